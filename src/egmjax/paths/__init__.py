@@ -1,0 +1,39 @@
+"""Paths from prior to data: schedules, Gaussian paths, masked mixtures, products."""
+
+from ._base import Path
+from ._gaussian import EndpointBelief, GaussianPath, stationary_path
+from ._masked import MaskedPath
+from ._product import ProductPath
+from ._schedules import (
+    CondOT,
+    Cosine,
+    GaussianSchedule,
+    Linear,
+    MixtureSchedule,
+    Ordered,
+    Polynomial,
+    Trigonometric,
+    VarianceExploding,
+    VariancePreserving,
+    derivative,
+)
+
+__all__ = [
+    "CondOT",
+    "Cosine",
+    "EndpointBelief",
+    "GaussianPath",
+    "GaussianSchedule",
+    "Linear",
+    "MaskedPath",
+    "MixtureSchedule",
+    "Ordered",
+    "Path",
+    "Polynomial",
+    "ProductPath",
+    "Trigonometric",
+    "VarianceExploding",
+    "VariancePreserving",
+    "derivative",
+    "stationary_path",
+]

@@ -1,0 +1,188 @@
+"""Schedules: how fast a path moves from prior (`t=0`) to data (`t=1`).
+
+    Gaussian:  x_t = alpha(t) x_1 + sigma(t) eps          alpha(1) = 1, sigma(1) = 0 mixture:   x_t[i] =
+    x_1[i] with probability kappa_i(t), else a prior symbol      kappa(0) = 0, kappa(1) = 1
+
+Derivatives come from `jvp` of the schedule itself, so a new schedule is its values and nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._pytree import frozen_pytree, static
+
+
+def derivative(fn: Any, t: jax.typing.ArrayLike) -> tuple[jax.Array, jax.Array]:
+    """`(fn(t), d fn / dt)` of a schedule at a scalar time, by forward differentiation."""
+    t = jnp.asarray(t, dtype=float)
+    return jax.jvp(fn, (t,), (jnp.ones_like(t),))
+
+
+@frozen_pytree
+class GaussianSchedule:
+    """`alpha(t)` and `sigma(t)`, scalars; `sigma / alpha` must not increase with `t` (Markov noising)."""
+
+    def alpha(self, t: jax.Array) -> jax.Array:
+        raise NotImplementedError
+
+    def sigma(self, t: jax.Array) -> jax.Array:
+        raise NotImplementedError
+
+
+@frozen_pytree
+class CondOT(GaussianSchedule):
+    """`alpha = t`, `sigma = scale (1 - t)`: straight lines (conditional optimal transport)."""
+
+    scale: jax.typing.ArrayLike = 1.0
+
+    def alpha(self, t: jax.Array) -> jax.Array:
+        return 1.0 * t
+
+    def sigma(self, t: jax.Array) -> jax.Array:
+        return self.scale * (1.0 - t)
+
+
+@frozen_pytree
+class Trigonometric(GaussianSchedule):
+    """`alpha = sin(pi t / 2)`, `sigma = scale cos(pi t / 2)`: keeps a variance of `scale^2`."""
+
+    scale: jax.typing.ArrayLike = 1.0
+
+    def alpha(self, t: jax.Array) -> jax.Array:
+        return jnp.sin(0.5 * jnp.pi * t)
+
+    def sigma(self, t: jax.Array) -> jax.Array:
+        # sin of the remaining angle: exactly zero at t=1, where cos(pi/2) in float32 is not
+        return self.scale * jnp.sin(0.5 * jnp.pi * (1.0 - t))
+
+
+@frozen_pytree
+class VariancePreserving(GaussianSchedule):
+    """`alpha = e^{-T/2}`, `sigma = scale sqrt(1 - e^{-T})`, `T = (1-t)^2 (b-a)/2 + (1-t) a`, `a, b = beta_min, beta_max`.
+
+    `alpha(0) = e^{-(a+b)/4}` is small but not zero; the prior's mismatch is corrected by the weights. The
+    slope of `sigma` is infinite at `t=1`, so flow steps end one step short of it (see
+    `simulators.time_grid`).
+    """
+
+    scale: jax.typing.ArrayLike = 1.0
+    beta_min: jax.typing.ArrayLike = 0.1
+    beta_max: jax.typing.ArrayLike = 20.0
+
+    def _exponent(self, t: jax.Array) -> jax.Array:
+        u = 1.0 - t
+        return 0.5 * u**2 * (self.beta_max - self.beta_min) + u * self.beta_min
+
+    def alpha(self, t: jax.Array) -> jax.Array:
+        return jnp.exp(-0.5 * self._exponent(t))
+
+    def sigma(self, t: jax.Array) -> jax.Array:
+        return self.scale * _safe_sqrt(-jnp.expm1(-self._exponent(t)))
+
+
+@frozen_pytree
+class VarianceExploding(GaussianSchedule):
+    """`alpha = 1`, `sigma^2 = sigma_min^2 ((sigma_max / sigma_min)^{2(1-t)} - 1)`.
+
+    Energy-based generator matching's continuous path. The prior is the reference's marginal at `t=0`.
+    """
+
+    sigma_min: jax.typing.ArrayLike = 0.01
+    sigma_max: jax.typing.ArrayLike = 20.0
+
+    def alpha(self, t: jax.Array) -> jax.Array:
+        return jnp.ones_like(t)
+
+    def sigma(self, t: jax.Array) -> jax.Array:
+        log_ratio = jnp.log(self.sigma_max / jnp.asarray(self.sigma_min))
+        return self.sigma_min * _safe_sqrt(jnp.expm1(2.0 * (1.0 - t) * log_ratio))
+
+
+@frozen_pytree
+class MixtureSchedule:
+    """`kappa(t)`: a scalar, or `[sites]` where sites keep different clocks; `inverse(u)` solves `kappa(t) = u`."""
+
+    def kappa(self, t: jax.Array) -> jax.Array:
+        raise NotImplementedError
+
+    def inverse(self, u: jax.Array) -> jax.Array:
+        """The time `[sites]` at which `kappa_i` reaches `u[i]`, `0 <= u < 1`."""
+        raise NotImplementedError
+
+
+@frozen_pytree
+class Linear(MixtureSchedule):
+    """`kappa = t`."""
+
+    def kappa(self, t: jax.Array) -> jax.Array:
+        return 1.0 * t
+
+    def inverse(self, u: jax.Array) -> jax.Array:
+        return u
+
+
+@frozen_pytree
+class Polynomial(MixtureSchedule):
+    """`kappa = t^power`."""
+
+    power: jax.typing.ArrayLike = 2.0
+
+    def kappa(self, t: jax.Array) -> jax.Array:
+        # safe at t=0, where the derivative of a real power is not defined by its logarithm
+        return jnp.where(t > 0, jnp.where(t > 0, t, 1.0) ** self.power, 0.0)
+
+    def inverse(self, u: jax.Array) -> jax.Array:
+        return u ** (1.0 / self.power)
+
+
+@frozen_pytree
+class Cosine(MixtureSchedule):
+    """`kappa = 1 - cos(pi t / 2)`: slow at first."""
+
+    def kappa(self, t: jax.Array) -> jax.Array:
+        return 2.0 * jnp.sin(0.25 * jnp.pi * t) ** 2
+
+    def inverse(self, u: jax.Array) -> jax.Array:
+        return jnp.arccos(1.0 - u) * (2.0 / jnp.pi)
+
+
+@frozen_pytree
+class Ordered(MixtureSchedule):
+    """A step schedule for each site: `kappa_i(t) = clip(t num_ranks - rank_i, 0, 1)`.
+
+    Sites of rank `k` are generated between `t = k / num_ranks` and `(k+1) / num_ranks`, after all of lower
+    rank, so the order of generation is fixed (raster, coarse-to-fine, checkerboard, coloured blocks). With
+    one site a rank the likelihood is that of an autoregressive model; sites of one rank come in random order.
+    """
+
+    rank: jax.Array
+    num_ranks: int = static(default=1)
+
+    @classmethod
+    def from_rank(cls, rank: Any) -> Ordered:
+        """Builds the schedule from integer ranks `[sites]`; raises `ValueError` unless they fill `0..max`."""
+        ranks = np.asarray(rank)
+        if ranks.ndim != 1 or ranks.size == 0 or not np.issubdtype(ranks.dtype, np.integer):
+            raise ValueError(f"rank: expected a vector of integers, got {ranks.dtype}{list(ranks.shape)}")
+        if not np.array_equal(np.unique(ranks), np.arange(ranks.max() + 1)):
+            raise ValueError("rank: every rank from 0 to the largest must occur")
+        return cls(rank=jnp.asarray(ranks, dtype=jnp.int32), num_ranks=int(ranks.max()) + 1)
+
+    def kappa(self, t: jax.Array) -> jax.Array:
+        u = t * self.num_ranks - self.rank
+        # nested where and not clip: at a corner the derivative must be the one to the right
+        return jnp.where(u < 0, 0.0, jnp.where(u < 1, u, 1.0))
+
+    def inverse(self, u: jax.Array) -> jax.Array:
+        return (self.rank + u) / self.num_ranks
+
+
+def _safe_sqrt(x: jax.Array) -> jax.Array:
+    """Square root with derivative zero, not infinity, at zero."""
+    positive = x > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1.0)), 0.0)

@@ -1,0 +1,72 @@
+"""The contract of a process: a way to follow a path.
+
+    target(xt, xr, t, r)                      conditional generator, in a linear parameterisation
+    divergence(target, prediction, xt, t)     a Bregman divergence there; `prediction` is raw network output
+    generator(prediction, xt, t)              coefficients, for algebra and for `L f`
+    step(key, xt, predict_fn, t, s)           a draw of `k(x_s | x_t)` and the increment of its log-weight
+
+Every step has a backward kernel `b(x_t | x_s)`; `backward` draws from it and `increment` evaluates
+
+    log b(x_t | x_s) - log k(x_s | x_t) + log reference_s(x_s) - log reference_t(x_t).
+
+Increments are relative to the path's reference, so they add up to the log-weight of a finished roll-out,
+
+    log w = psi(x_1, 1) + log reference_0(x_0) - log p_0(x_0) + sum of increments,     E[w] = Z,
+
+whatever the network says, and `exp(psi)` may serve as twist in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from .._pytree import frozen_pytree
+from ..generators import Generator
+from ..paths import Path
+from ..paths._base import Scalar
+
+PredictFn = Callable[[Any, jax.Array], Any]  # (xt, t) -> raw network output
+
+
+@frozen_pytree
+class Process:
+    """One state at a time; see the module docstring for what each function means."""
+
+    @property
+    def path(self) -> Path:
+        raise NotImplementedError
+
+    @property
+    def is_deterministic(self) -> bool:
+        """Whether `step` is a map of the state, whose weight is the log-determinant of that map."""
+        return False
+
+    def prediction_shape(self) -> Any:
+        """Shape of the raw network output (a tuple of shapes for a product)."""
+        raise NotImplementedError
+
+    def target(self, xt: Any, xr: Any, t: Scalar, r: Scalar = 1.0) -> Any:
+        raise NotImplementedError
+
+    def divergence(self, target: Any, prediction: Any, xt: Any, t: Scalar) -> jax.Array:
+        raise NotImplementedError
+
+    def generator(self, prediction: Any, xt: Any, t: Scalar) -> Generator:
+        raise NotImplementedError
+
+    def step(
+        self, key: jax.Array, xt: Any, predict_fn: PredictFn, t: Scalar, s: Scalar, prediction: Any = None
+    ) -> tuple[Any, jax.Array]:
+        """`(x_s, increment)`. `prediction`, where given, is `predict_fn(xt, t)` computed already."""
+        raise NotImplementedError
+
+    def backward(self, key: jax.Array, xs: Any, predict_fn: PredictFn, t: Scalar, s: Scalar) -> Any:
+        """A draw of `x_t` from the backward kernel `b(. | x_s)`."""
+        raise NotImplementedError
+
+    def increment(self, xt: Any, xs: Any, predict_fn: PredictFn, t: Scalar, s: Scalar) -> jax.Array:
+        """The increment of the log-weight of the step from `xt` to `xs`."""
+        raise NotImplementedError

@@ -1,0 +1,150 @@
+"""Samplers: roll-outs of a process from prior to data, with their exact log-weights.
+
+    sample(key, predict_fn)             Rollout(x, log_weight),   log w = psi(x, 1) + log_weight,   E[w] = Z
+    log_weight(key, predict_fn, x1)     the same log-weight along one draw of the backward chain from `x1`
+
+`predict_fn(xt, t)` is the raw network output for one state. With draws of the target for `x1` the second gives
+the EUBO and the forward ESS, which see modes that a sampler's own draws cannot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..paths._base import Scalar, as_time
+from ..processes import MaskedProcess, PredictFn, Process
+from ..processes._masked import log_symbol_prob
+
+Observer = Callable[[Any, jax.Array], Any]  # (x, t) -> anything, stacked over times
+
+
+class Rollout(NamedTuple):
+    """One finished state, its log-weight relative to the path's reference, and what the observer saw."""
+
+    x: Any
+    log_weight: jax.Array
+    observed: Any = None
+
+
+class Sampler(NamedTuple):
+    """Two pure functions; see the module docstring. `num_calls` counts network calls of one roll-out.
+
+    `sample(key, predict_fn, xt, t)` starts from `xt` at time `t`; its log-weight is then that of the rest of
+    the chain, so that `exp(psi(x, 1) + log_weight)` is an unbiased estimate of `exp(psi(xt, t))`.
+    """
+
+    sample: Callable[..., Rollout]
+    log_weight: Callable[[jax.Array, PredictFn, Any], jax.Array]
+    num_calls: int
+
+
+def time_grid(num_steps: int) -> np.ndarray:
+    """`num_steps + 1` equally spaced times from exactly 0 to exactly 1. Raises `ValueError` below one step."""
+    if num_steps < 1:
+        raise ValueError(f"num_steps: at least 1, got {num_steps}")
+    return np.linspace(0.0, 1.0, num_steps + 1)
+
+
+def grid_sampler(process: Process, times: Any, *, observer: Observer | None = None) -> Sampler:
+    """Steps a process along `times [num_steps + 1]`; one scan, its cost `num_steps` steps of the process.
+
+    Raises `ValueError` unless times increase from exactly 0 to exactly 1: otherwise the weights would be those
+    of another density. From a start at `t` the grid is compressed into `[t, 1]`.
+    """
+    grid = np.asarray(times, dtype=np.float64)
+    if grid.ndim != 1 or len(grid) < 2 or grid[0] != 0 or grid[-1] != 1 or np.any(np.diff(grid) <= 0):
+        raise ValueError("times: expected increasing times from exactly 0 to exactly 1")
+    path = process.path
+
+    def at(t: Scalar) -> jax.Array:
+        u = jnp.asarray(grid, dtype=float)
+        return jnp.where(u == 0, t, 1.0 - (1.0 - as_time(t)) * (1.0 - u))  # exactly 1 at the end
+
+    def sample(key: jax.Array, predict_fn: PredictFn, xt: Any = None, t: Scalar = 0.0) -> Rollout:
+        key_prior, key_steps = jax.random.split(key)
+        xt, correction = _start(path, key_prior, xt)
+        clock = at(t)
+
+        def advance(carry: tuple, inputs: tuple) -> tuple:
+            x, total = carry
+            key_n, now, later = inputs
+            seen = observer(x, now) if observer is not None else None
+            x, increment = process.step(key_n, x, predict_fn, now, later)
+            return (x, total + increment), seen
+
+        keys = jax.random.split(key_steps, len(grid) - 1)
+        (x, total), seen = jax.lax.scan(advance, (xt, correction), (keys, clock[:-1], clock[1:]))
+        return Rollout(x, total, seen)
+
+    def log_weight(key: jax.Array, predict_fn: PredictFn, x1: Any) -> jax.Array:
+        clock = at(0.0)
+
+        def retreat(carry: tuple, inputs: tuple) -> tuple:
+            xs, total = carry
+            key_n, now, later = inputs
+            xt = process.backward(key_n, xs, predict_fn, now, later)
+            return (xt, total + process.increment(xt, xs, predict_fn, now, later)), None
+
+        keys = jax.random.split(key, len(grid) - 1)
+        start = (x1, jnp.zeros(()))
+        (x0, total), _ = jax.lax.scan(retreat, start, (keys, clock[:-1], clock[1:]), reverse=True)
+        return total + path.log_reference(x0, 0.0) - path.prior_log_prob(x0)
+
+    return Sampler(sample, log_weight, len(grid) - 1)
+
+
+def first_hitting_sampler(process: MaskedProcess) -> Sampler:
+    """Reveals one mask a network call, in the order of the path's exact hitting times; no time discretisation.
+
+    Hitting times do not depend on symbols, so the chain is simulated exactly and its weight,
+    `-sum_n log(S D_{i_n}(x[i_n] | revealed before))`, is exact for any order: random with a common clock, fixed with
+    `paths.Ordered`. Cost: `sites` network calls a roll-out. The log-weight of given states evaluates all
+    `sites` contexts at once.
+    """
+    if not isinstance(process, MaskedProcess):
+        raise ValueError(f"process: first hitting needs a MaskedProcess, got {type(process).__name__}")
+    path = process.path
+    log_states = float(np.log(path.num_states))
+
+    def sample(key: jax.Array, predict_fn: PredictFn, xt: Any = None, t: Scalar = 0.0) -> Rollout:
+        key_prior, key_times, key_symbols = jax.random.split(key, 3)
+        xt, correction = _start(path, key_prior, xt)
+        hitting = jnp.where(xt == path.mask, path.hitting_times(key_times, t), jnp.inf)
+        order = jnp.argsort(hitting)
+        noise = jax.random.gumbel(key_symbols, (path.sites, path.num_states))
+
+        def reveal(carry: tuple, inputs: tuple) -> tuple:
+            x, total = carry
+            site, gumbel = inputs
+            now = jnp.minimum(hitting[site], 1.0)
+            logits = predict_fn(x, now)[site]
+            symbol = jnp.argmax(logits + gumbel).astype(x.dtype)
+            is_masked = x[site] == path.mask
+            gain = -(jax.nn.log_softmax(logits)[symbol] + log_states)
+            x = x.at[site].set(jnp.where(is_masked, symbol, x[site]))
+            return (x, total + jnp.where(is_masked, gain, 0.0)), None
+
+        (x, total), _ = jax.lax.scan(reveal, (xt, correction), (order, noise))
+        return Rollout(x, total)
+
+    def log_weight(key: jax.Array, predict_fn: PredictFn, x1: Any) -> jax.Array:
+        hitting = path.hitting_times(key)
+        earlier = hitting[None, :] < hitting[:, None]  # row i: what was known when site i was revealed
+        contexts = jnp.where(earlier, x1[None, :], path.mask)
+        logits = jax.vmap(predict_fn)(contexts, hitting)
+        sites = jnp.arange(path.sites)
+        return -jnp.sum(log_symbol_prob(logits[sites, sites], x1) + log_states)
+
+    return Sampler(sample, log_weight, path.sites)
+
+
+def _start(path: Any, key: jax.Array, xt: Any) -> tuple[Any, jax.Array]:
+    if xt is not None:
+        return xt, jnp.zeros(())
+    x0 = path.sample_prior(key)
+    return x0, path.log_reference(x0, 0.0) - path.prior_log_prob(x0)
