@@ -1,0 +1,18 @@
+"""Flax linen networks: residual MLP, lattice network, heads. Core code sees only `apply(params, x, t)`."""
+
+from ._features import state_features, time_features
+from ._heads import ArrayHead, ProductHead, ScalarHead, head_for
+from ._lattice import LatticeDense, LatticeNet
+from ._mlp import ResidualMLP
+
+__all__ = [
+    "ArrayHead",
+    "LatticeDense",
+    "LatticeNet",
+    "ProductHead",
+    "ResidualMLP",
+    "ScalarHead",
+    "head_for",
+    "state_features",
+    "time_features",
+]
