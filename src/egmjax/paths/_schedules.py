@@ -1,7 +1,8 @@
 """Schedules: how fast a path moves from prior (`t=0`) to data (`t=1`).
 
-    Gaussian:  x_t = alpha(t) x_1 + sigma(t) eps          alpha(1) = 1, sigma(1) = 0 mixture:   x_t[i] =
-    x_1[i] with probability kappa_i(t), else a prior symbol      kappa(0) = 0, kappa(1) = 1
+    Gaussian:  x_t = alpha(t) x_1 + sigma(t) eps          alpha(1) = 1, sigma(1) = 0
+    mixture:   x_t[i] = x_1[i] with probability kappa_i(t), else a prior symbol
+               kappa(0) = 0, kappa(1) = 1
 
 Derivatives come from `jvp` of the schedule itself, so a new schedule is its values and nothing else.
 """

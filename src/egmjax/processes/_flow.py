@@ -1,8 +1,9 @@
 """A flow along a Gaussian path.
 
-    prediction   residual eta, the endpoint in units of what the reference leaves open: E[x_1 | x_t] =
-    belief.mean + belief.scale * eta step         x_s = Phi(x_t), Euler or Heun;  increment log |det dPhi/dx|
-    + log reference_s - log reference_t
+    prediction   residual eta, the endpoint in units of what the reference leaves open:
+                 E[x_1 | x_t] = belief.mean + belief.scale * eta
+    step         x_s = Phi(x_t), Euler or Heun
+    increment    log |det dPhi/dx| + log reference_s(x_s) - log reference_t(x_t)
 
 The determinant is that of the discrete map itself, by `dim` forward derivatives, so the weights are exact for
 any step size at which the map is one to one. A determinant that is not positive voids the certificate: the
