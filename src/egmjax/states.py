@@ -45,7 +45,9 @@ def example_state(space: Space) -> Any:
         case Real(shape):
             sizes = (shape,) if isinstance(shape, int) else tuple(shape)
             if not sizes or any(not isinstance(n, int) or n < 1 for n in sizes):
-                raise ValueError(f"space: Real needs a shape of positive integers, e.g. Real((2,)), got {space}")
+                raise ValueError(
+                    f"space: Real needs a shape of positive integers, e.g. Real((2,)), got {space}"
+                )
             return jnp.zeros(sizes, dtype=float)
         case Categorical(sites, num_states):
             if not isinstance(sites, int) or sites < 1 or not isinstance(num_states, int) or num_states < 2:
@@ -53,7 +55,9 @@ def example_state(space: Space) -> Any:
             return jnp.zeros((sites,), dtype=jnp.int32)
         case tuple() if len(space) > 0:
             return tuple(example_state(component) for component in space)
-    raise ValueError(f"space: expected Real(shape), Categorical(sites, num_states) or a tuple of them, got {space!r}")
+    raise ValueError(
+        f"space: expected Real(shape), Categorical(sites, num_states) or a tuple of them, got {space!r}"
+    )
 
 
 def check_state(space: Space, x: Any, *, name: str = "x") -> None:

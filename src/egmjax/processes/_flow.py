@@ -25,7 +25,7 @@ from ..paths import GaussianPath
 from ..paths._base import Scalar, as_time
 from ._base import PredictFn, Process
 
-NEWTON_STEPS = 20
+NEWTON_STEPS = 8  # quadratic convergence: a step is a small change of the identity
 
 
 @frozen_pytree

@@ -138,7 +138,8 @@ def first_hitting_sampler(process: MaskedProcess) -> Sampler:
         contexts = jnp.where(earlier, x1[None, :], path.mask)
         logits = jax.vmap(predict_fn)(contexts, hitting)
         sites = jnp.arange(path.sites)
-        return -jnp.sum(log_symbol_prob(logits[sites, sites], x1) + log_states)
+        _, correction = _start(path, key, None)
+        return correction - jnp.sum(log_symbol_prob(logits[sites, sites], x1) + log_states)
 
     return Sampler(sample, log_weight, path.sites)
 

@@ -16,7 +16,8 @@ class Target:
     """A density proportional to `exp(-energy(x))` on a state space, with its exact knowledge.
 
     A subclass is a frozen pytree and overrides what it knows; everything left alone is honestly unknown
-    (`None`). Exact values are float64 numbers computed on the host, so they do not depend on `jax_enable_x64`.
+    (`None`). Exact values are float64 numbers computed on the host, so they do not depend on
+    `jax_enable_x64`.
     """
 
     @property
@@ -54,7 +55,7 @@ class Target:
 
     @property
     def mode_weights(self) -> Any:
-        """Exact probabilities `[num_modes]` of the cells of `mode_index` (float64 numpy); `None` where unknown."""
+        """Exact probabilities `[num_modes]` of the cells of `mode_index`, float64; `None` where unknown."""
         return None
 
     def mode_index(self, x: Any) -> jax.Array:

@@ -1,0 +1,5 @@
+"""Benchmark commands: `train`, `sample`, and the measurements in `micro`."""
+
+from .runs import LoadedRun, load
+
+__all__ = ["LoadedRun", "load"]

@@ -1,0 +1,162 @@
+"""Options of `python -m benchmarks.train`: one dataclass for each target, whose defaults are its recipe."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+
+@dataclass(kw_only=True)
+class Options:
+    """What every target shares."""
+
+    out: Path
+    """Folder for the results; must not exist, unless --resume or --overwrite is given."""
+    resume: bool = False
+    """Go on with the run in --out from its last checkpoint."""
+    overwrite: bool = False
+    """Delete what --out holds and start anew."""
+    seed: int = 0
+    """Seed of all randomness: parameters, training, evaluation."""
+    objective: Literal["snis", "weighted"] = "weighted"
+    """snis: regress on importance-sampled estimates of the generator (the EGM paper). weighted: regress on
+    conditional generators of own samples drawn in proportion to their importance weights."""
+    iterations: int = 200
+    """Training iterations; each rolls out the model once."""
+    updates_per_iteration: int = 8
+    """Gradient steps for each iteration."""
+    batch_size: int = 512
+    """States in a gradient step."""
+    num_rollouts: int = 512
+    """Samples of the model for each iteration."""
+    buffer_rollouts: int = 4
+    """Replay buffer, in iterations of roll-outs."""
+    num_proposals: int = 512
+    """Importance-sampling proposals for each state (snis only)."""
+    learning_rate: float = 2e-3
+    """Adam's initial rate; decays along a cosine to 2 percent."""
+    clip_norm: float = 1.0
+    """Gradients are scaled down to this global norm."""
+    ema_decay: float = 0.99
+    """Decay of the averaged parameters, which make the samples."""
+    temper_start: float = 0.3
+    """Fraction of the log-density at the start of training; ramps up to 1."""
+    temper_fraction: float = 0.3
+    """Fraction of training that the ramp lasts."""
+    width: int = 32
+    """Hidden width of the network (channels)."""
+    depth: int = 2
+    """Hidden layers or residual blocks."""
+    num_samples: int = 20_000
+    """Samples in samples.npz and the report."""
+    num_exact: int = 5_000
+    """Exact samples for EUBO and the forward ESS, where the target can be sampled."""
+    checkpoint_every: int = 20
+    """Iterations between checkpoints."""
+
+
+@dataclass(kw_only=True)
+class IsingOptions(Options):
+    """2-D Ising model on a torus; any-order masked jump process, translation-equivariant network."""
+
+    length: int = 5
+    """Sites along each side."""
+    beta: float = 0.4
+    """Inverse temperature; critical at 0.4407."""
+    coupling: float = 1.0
+    """J > 0 is ferromagnetic."""
+    field: float = 0.0
+    """External field h."""
+    order: Literal["random", "raster"] = "random"
+    """Order in which sites are generated: random for each sample, or fixed row by row."""
+    radius: int | None = None
+    """Reach of the lattice layers in sites; None couples all sites."""
+
+
+@dataclass(kw_only=True)
+class FlowOptions(Options):
+    """Defaults shared by targets on R^d and mixed spaces."""
+
+    objective: Literal["snis", "weighted"] = "snis"
+    iterations: int = 60
+    updates_per_iteration: int = 20
+    num_rollouts: int = 1000
+    buffer_rollouts: int = 10
+    width: int = 128
+    depth: int = 3
+    temper_start: float = 0.1
+    num_exact: int = 2_000
+    scale: float = 5.0
+    """Standard deviation of the Gaussian reference: about the size of the target, in its own units."""
+    num_steps: int = 40
+    """Steps of the sampler from t=0 to t=1."""
+    stepper: Literal["heun", "euler"] = "heun"
+    """Order two with two network calls a step, or order one with one."""
+
+
+@dataclass(kw_only=True)
+class ThreeModesOptions(FlowOptions):
+    """Three unequal Gaussian modes in the plane (weights .5, .3, .2), by a flow."""
+
+
+@dataclass(kw_only=True)
+class Gmm25Options(FlowOptions):
+    """25 equal Gaussian modes on a square grid in the plane, by a flow."""
+
+    scale: float = 8.0
+    num_proposals: int = 1024
+
+
+@dataclass(kw_only=True)
+class GbRbmOptions(FlowOptions):
+    """Gaussian-Bernoulli RBM, two real and three binary coordinates, by a product of flow and masked jumps."""
+
+
+TARGETS: dict[str, type[Options]] = {
+    "ising": IsingOptions,
+    "three-modes": ThreeModesOptions,
+    "gmm25": Gmm25Options,
+    "gb-rbm": GbRbmOptions,
+}
+
+_NOT_CONFIGURATION = ("out", "resume", "overwrite")
+
+
+def configuration(name: str, options: Options) -> dict[str, Any]:
+    """What determines the result of a run, as JSON values."""
+    values = dataclasses.asdict(options)
+    return {"target": name, **{k: v for k, v in values.items() if k not in _NOT_CONFIGURATION}}
+
+
+def read_configuration(folder: Path) -> tuple[str, Options]:
+    """The target's name and options of the run in `folder`; `ValueError` where there is none."""
+    try:
+        values = json.loads((folder / "config.json").read_text())
+        name = values.pop("target")
+        return name, TARGETS[name](out=folder, **values)
+    except OSError as error:
+        raise ValueError(f"run: {folder} has no config.json") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"run: {folder}/config.json is not a configuration of this version") from error
+
+
+def check(options: Options) -> None:
+    """Raises `ValueError` naming the first option with a senseless value."""
+    for name in (
+        "iterations updates_per_iteration batch_size num_rollouts buffer_rollouts num_proposals width depth "
+        "num_samples num_exact checkpoint_every num_steps"
+    ).split():
+        value = getattr(options, name, 1)
+        if value < 1:
+            raise ValueError(f"{name}: at least 1, got {value}")
+    for name in ("learning_rate", "clip_norm", "scale"):
+        value = getattr(options, name, 1.0)
+        if not value > 0:
+            raise ValueError(f"{name}: must be positive, got {value}")
+    for name in ("ema_decay", "temper_start", "temper_fraction"):
+        value = getattr(options, name)
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name}: a fraction in [0, 1], got {value}")

@@ -1,0 +1,155 @@
+"""The report of a run: every metric raw and weighted, beside its noise floor and the exact answer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from egmjax import metrics
+from egmjax.states import Real
+from egmjax.targets import Target
+
+POINTS = 2_000  # exact transport is cubic in the number of points
+FLOOR_PAIRS = 4
+FLOOR_SEED = 20_000  # reference samples share no key with training or evaluation
+
+Entry = dict[str, float | None]
+
+
+def compare(
+    target: Target, x: Any, log_weight: np.ndarray, reference: Any, key: jax.Array
+) -> tuple[dict[str, Entry], dict[str, Any]]:
+    """`{name: {value, weighted, floor}}` of samples against what is exactly known, and details for a table.
+
+    `floor` is the same metric between two independent exact sets of the same size. `reference` are exact
+    samples, or `None`; a metric whose truth is unknown is left out.
+    """
+    weight = np.asarray(metrics.normalized_weights(log_weight), np.float64)
+    num = len(weight)
+    entries: dict[str, Entry] = {}
+
+    energies = np.asarray(jax.vmap(target.energy)(x), np.float64)
+    exact_energies = None if reference is None else np.asarray(jax.vmap(target.energy)(reference), np.float64)
+    law = _law(target, "energy_law") or exact_energies
+    if law is not None:
+        entries["energy_w1"] = _w1(energies, weight, law, num)
+    if target.mean_energy is not None and target.energy_std is not None:
+        entries["mean_energy"] = _mean_error(energies, weight, target.mean_energy, target.energy_std)
+
+    for name, fn in target.observables.items():
+        law = _law(target, f"{name}_law")
+        if law is None and reference is not None:
+            law = np.asarray(jax.vmap(fn)(reference), np.float64)
+        if law is not None:
+            values = np.asarray(jax.vmap(fn)(x), np.float64)
+            entries[f"{name}_w1"] = _w1(values, weight, law, num)
+
+    details: dict[str, Any] = {}
+    if target.mode_weights is not None:
+        exact = np.asarray(target.mode_weights, np.float64)
+        index = np.asarray(jax.vmap(target.mode_index)(x))
+        raw = metrics.histogram(index, len(exact))[: len(exact)]
+        weighted = metrics.histogram(index, len(exact), weight)[: len(exact)]
+        entries["mode_weights_tv"] = {
+            "value": metrics.total_variation(raw, exact),
+            "weighted": metrics.total_variation(weighted, exact),
+            "floor": metrics.total_variation_floor(exact, num),
+        }
+        details["mode_weights"] = {
+            "raw": raw.tolist(),
+            "weighted": weighted.tolist(),
+            "exact": exact.tolist(),
+        }
+
+    points = _points(target, x)
+    if points is not None and reference is not None:
+        entries["x_w2"] = _w2(target, points, log_weight, reference, key)
+    return entries, details
+
+
+def _law(target: Target, name: str) -> Any:
+    law: Callable[[], Any] | None = getattr(target, name, None)
+    return None if law is None else law()
+
+
+def _w1(values: np.ndarray, weight: np.ndarray, law: Any, num: int) -> Entry:
+    support, probability = law if isinstance(law, tuple) else (law, None)
+    return {
+        "value": metrics.wasserstein1(values, support, y_weight=probability),
+        "weighted": metrics.wasserstein1(values, support, weight, probability),
+        "floor": metrics.wasserstein1_floor(law, num),
+    }
+
+
+def _mean_error(values: np.ndarray, weight: np.ndarray, mean: float, std: float) -> Entry:
+    """Off by how many standard deviations of the target; two exact sets differ by sqrt(2/n) sqrt(2/pi)."""
+    return {
+        "value": abs(float(metrics.effect_size(values.mean(), mean, std))),
+        "weighted": abs(float(metrics.effect_size(float(weight @ values), mean, std))),
+        "floor": 2.0 / math.sqrt(math.pi * len(values)),
+    }
+
+
+def _points(target: Target, x: Any) -> np.ndarray | None:
+    """The real coordinates of the samples, `[n, d]`, if there are any."""
+    spaces, states = (target.space, x) if isinstance(target.space, tuple) else ((target.space,), (x,))
+    real = [np.asarray(a).reshape(len(a), -1) for s, a in zip(spaces, states) if isinstance(s, Real)]
+    return np.concatenate(real, axis=1).astype(np.float64) if real else None
+
+
+def _w2(target: Target, points: np.ndarray, log_weight: np.ndarray, reference: Any, key: jax.Array) -> Entry:
+    num = min(POINTS, len(points))
+    exact = _points(target, reference)
+    assert exact is not None
+    key_exact, key_resample = jax.random.split(key)
+    chosen = np.asarray(metrics.resample(key_resample, log_weight, num))
+    fresh = [_points(target, target.sample(k, num)) for k in jax.random.split(key_exact, 2 * FLOOR_PAIRS)]
+    floor = np.mean([metrics.wasserstein2(fresh[i], fresh[i + 1]) for i in range(0, len(fresh), 2)])
+    return {
+        "value": metrics.wasserstein2(points[:num], exact[:num]),
+        "weighted": metrics.wasserstein2(points[np.minimum(chosen, len(points) - 1)], exact[:num]),
+        "floor": float(floor),
+    }
+
+
+def clean(value: Any) -> Any:
+    """JSON has no nan and no infinity: what is not finite becomes null."""
+    if isinstance(value, dict):
+        return {k: clean(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [clean(v) for v in value]
+    if isinstance(value, (float, np.floating, jax.Array, np.ndarray)):
+        return float(value) if math.isfinite(float(value)) else None
+    return int(value) if isinstance(value, np.integer) else value
+
+
+def table(report: dict[str, Any]) -> str:
+    """The report as text."""
+
+    def cell(value: Any) -> str:
+        return "-" if value is None else (f"{value:.4f}" if isinstance(value, float) else str(value))
+
+    log_z = report["log_z"]
+    lines = [
+        f"{report['target']}: {report['num_samples']} samples",
+        f"  {'metric':<24}{'raw':>12}{'weighted':>12}{'floor':>12}",
+    ]
+    for name, entry in report["metrics"].items():
+        lines.append(
+            f"  {name:<24}" + "".join(f"{cell(entry[k]):>12}" for k in ("value", "weighted", "floor"))
+        )
+    if "mode_weights" in report:
+        for kind, values in report["mode_weights"].items():
+            lines.append(f"  mode weights, {kind:<10}" + " ".join(f"{v:.4f}" for v in values))
+    lines += [
+        f"  log Z  {cell(log_z['estimate'])} +- {cell(log_z['stderr'])}   exact {cell(log_z['exact'])}"
+        f"   ELBO {cell(log_z['elbo'])}   EUBO {cell(log_z['eubo'])}",
+        f"  ESS  {cell(report['ess_fraction'])}   forward ESS  {cell(report['forward_ess_fraction'])}"
+        f"   Pareto k  {cell(report['pareto_k'])}   largest weight  {report['largest_weight']:.2e}",
+        f"  energy evaluations  {report['energy_evaluations']:.3g}   seconds  "
+        + "  ".join(f"{k} {v:.1f}" for k, v in report["seconds"].items()),
+    ]
+    return "\n".join(lines)

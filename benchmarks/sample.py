@@ -1,0 +1,69 @@
+"""Draw more certified samples from a finished run.
+
+python -m benchmarks.sample RUN --num N [--seed S] [--out FILE]
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import jax
+import numpy as np
+import tyro
+from egmjax.metrics import summarize_weights
+
+from .runs import load
+
+
+@dataclass(kw_only=True)
+class SampleOptions:
+    """Options of the command."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of a finished run."""
+    num: int = 20_000
+    """Number of samples."""
+    seed: int = 1
+    """Seed of the draws; another seed gives independent samples."""
+    out: Path | None = None
+    """File to write; default: samples-SEED.npz in the run's folder."""
+    overwrite: bool = False
+    """Replace the file if it exists."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command; bad input ends it with one sentence and exit code 2."""
+    options = tyro.cli(SampleOptions, args=arguments, prog="python -m benchmarks.sample")
+    try:
+        run(options)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def run(options: SampleOptions) -> Path:
+    """Draws, writes, and prints what the weights say."""
+    file = options.out or options.run / f"samples-{options.seed}.npz"
+    if options.num < 1:
+        raise ValueError(f"num: at least 1, got {options.num}")
+    if file.exists() and not options.overwrite:
+        raise ValueError(f"out: {file} exists; give --overwrite to replace it")
+    x, log_weight = load(options.run).sample(jax.random.key(options.seed), options.num)
+    components = {f"x{i}": a for i, a in enumerate(x)} if isinstance(x, tuple) else {"x": x}
+    try:
+        np.savez(file, **components, log_weight=log_weight)
+    except OSError as error:
+        raise ValueError(f"out: cannot write {file} ({error.strerror})") from error
+    summary = summarize_weights(log_weight)
+    print(
+        f"{options.num} samples in {file}: log Z {float(summary.log_z):.4f} +- {float(summary.log_z_stderr):.4f}, "
+        f"ESS {float(summary.ess_fraction):.3f}, Pareto k {float(summary.pareto_k):.2f}"
+    )
+    return file
+
+
+if __name__ == "__main__":
+    main()

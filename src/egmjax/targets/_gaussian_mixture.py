@@ -1,0 +1,166 @@
+"""Mixtures of isotropic Gaussians, with additive constants that a neural sampler has to find.
+
+    E(x) = -log_scale - log sum_k w_k exp(-|x - mu_k|^2 / (2 s_k^2)),     w = exp(log_weights)
+    log Z = log_scale + log sum_k w_k (2 pi s_k^2)^(d/2)
+
+The Gaussians are not normalised, so `log Z` is not zero; component `k` carries `w_k s_k^d` of the mass up
+to a factor.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.special import logsumexp, ndtr
+
+from .._pytree import frozen_pytree
+from ..states import Real
+from ._base import Target
+
+__all__ = ["GaussianMixture"]
+
+
+@frozen_pytree
+class GaussianMixture(Target):
+    """Fields, all leaves: `means [k, d]`, `scales [k]` > 0, `log_weights [k]`, and the scalar `log_scale`."""
+
+    means: jax.Array | np.ndarray
+    scales: jax.Array | np.ndarray
+    log_weights: jax.Array | np.ndarray
+    log_scale: float | jax.Array = 0.0
+
+    @classmethod
+    def three_modes(cls) -> GaussianMixture:
+        """Weights .5, .3, .2 in the plane, scale .7, means 8 apart; log Z = log(2 pi .7^2) = 1.1245."""
+        angles = np.pi * (0.5 + 2 * np.arange(3) / 3)
+        means = 8 / np.sqrt(3) * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+        return cls(means, np.full(3, 0.7), np.log([0.5, 0.3, 0.2]))
+
+    @classmethod
+    def gmm25(cls) -> GaussianMixture:
+        """Means on `{-10, -5, 0, 5, 10}^2`, scale 1, equal weights 1/25; log Z = log(2 pi) = 1.8379."""
+        grid = np.array([-10.0, -5.0, 0.0, 5.0, 10.0])
+        means = np.stack(np.meshgrid(grid, grid, indexing="ij"), axis=-1).reshape(25, 2)
+        return cls(means, np.ones(25), np.full(25, -np.log(25.0)))
+
+    @property
+    def space(self) -> Real:
+        """`Real((d,))`."""
+        return Real((np.shape(self.means)[1],))
+
+    def energy(self, x: jax.Array) -> jax.Array:
+        """`E(x)` for `x: float [d]`, a scalar; finite with finite gradients everywhere."""
+        difference = x[None, :] - jnp.asarray(self.means, x.dtype)
+        quadratic = jnp.sum(jnp.square(difference), axis=1) / (
+            2 * jnp.square(jnp.asarray(self.scales, x.dtype))
+        )
+        return -jax.nn.logsumexp(jnp.asarray(self.log_weights, x.dtype) - quadratic) - self.log_scale
+
+    @property
+    def log_z(self) -> float:
+        """Exact."""
+        return float(self.log_scale) + float(logsumexp(self._log_mass))
+
+    @property
+    def mean_energy(self) -> float | None:
+        """By quadrature, to about 1e-8, for `d <= 2`; `None` beyond."""
+        moments = self._moments
+        return None if moments is None else moments[0]
+
+    @property
+    def energy_std(self) -> float | None:
+        """By quadrature, to about 1e-8, for `d <= 2`; `None` beyond."""
+        moments = self._moments
+        return None if moments is None else moments[1]
+
+    def sample(self, key: jax.Array, num_samples: int) -> jax.Array:
+        """Independent exact draws `[num_samples, d]`; traceable, with `num_samples` static."""
+        key_component, key_noise = jax.random.split(key)
+        means, scales = jnp.asarray(self.means, float), jnp.asarray(self.scales, float)
+        logits = jnp.asarray(self.log_weights, float) + means.shape[1] * jnp.log(scales)
+        index = jax.random.categorical(key_component, logits, shape=(num_samples,))
+        noise = jax.random.normal(key_noise, (num_samples, means.shape[1]))
+        return means[index] + scales[index][:, None] * noise
+
+    @property
+    def observables(self) -> Mapping[str, Callable[[jax.Array], jax.Array]]:
+        """The coordinates `x0`, `x1`, ..."""
+        return {f"x{i}": functools.partial(_coordinate, i) for i in range(np.shape(self.means)[1])}
+
+    @property
+    def mode_weights(self) -> np.ndarray | None:
+        """Probabilities `[k]` of the cells of `mode_index`, float64; `None` where not known to 1e-6.
+
+        The mass of the cell of the nearest mean, which is the weight of its component only up to overlap.
+        For `d = 2` and equal or different scales it is computed along rays, `P(N(mu_i, s_i) in cell j) =
+        mean over angles of exp(-a^2 / 2 s_i^2) - exp(-b^2 / 2 s_i^2)` with `(a, b)` the part of the ray
+        inside the convex cell. Otherwise the weights of the components are returned where a union bound
+        puts the overlap below 1e-6.
+        """
+        means, scales = np.asarray(self.means, np.float64), np.asarray(self.scales, np.float64)
+        probs = np.exp(self._log_mass - logsumexp(self._log_mass))
+        if means.shape[1] == 2:
+            return sum(p * _cell_masses(means, mean, s) for p, mean, s in zip(probs, means, scales))
+        half = 0.5 * np.linalg.norm(means[:, None] - means, axis=-1)
+        escape = np.where(np.eye(len(means), dtype=bool), 0.0, ndtr(-half / scales[:, None])).sum(axis=1)
+        return probs if probs @ escape < 1e-6 else None
+
+    def mode_index(self, x: jax.Array) -> jax.Array:
+        """The index of the mean nearest to `x` in Euclidean distance (not the most probable component)."""
+        return jnp.argmin(jnp.sum(jnp.square(x[None, :] - jnp.asarray(self.means, x.dtype)), axis=1))
+
+    @property
+    def _log_mass(self) -> np.ndarray:
+        """The logarithm of each component's integral without `log_scale`, float64 `[k]`."""
+        dim = np.shape(self.means)[1]
+        variance = np.asarray(self.scales, np.float64) ** 2
+        return np.asarray(self.log_weights, np.float64) + 0.5 * dim * np.log(2 * np.pi * variance)
+
+    @property
+    def _moments(self) -> tuple[float, float] | None:
+        """Mean and standard deviation of `energy`: each component by the trapezoid rule on 8.5 scales."""
+        means, scales = np.asarray(self.means, np.float64), np.asarray(self.scales, np.float64)
+        num_components, dim = means.shape
+        if dim > 2:
+            return None
+        axis = np.arange(-68, 69) / 8
+        nodes = np.stack(np.meshgrid(*[axis] * dim, indexing="ij"), axis=-1).reshape(-1, dim)
+        density = np.exp(-0.5 * np.sum(nodes**2, axis=1))
+        density /= density.sum()
+        probs = np.exp(self._log_mass - logsumexp(self._log_mass))
+        first, second = np.zeros(num_components), np.zeros(num_components)
+        log_weights = np.asarray(self.log_weights, np.float64)
+        for k in range(num_components):
+            x = means[k] + scales[k] * nodes
+            square = sum((x[:, i, None] - means[:, i]) ** 2 for i in range(dim))
+            energy = -logsumexp(log_weights - square / (2 * scales**2), axis=1) - float(self.log_scale)
+            first[k], second[k] = density @ energy, density @ energy**2
+        mean = float(probs @ first)
+        return mean, float(np.sqrt(probs @ second - mean**2))
+
+
+def _coordinate(i: int, x: jax.Array) -> jax.Array:
+    return x[i]
+
+
+def _cell_masses(means: np.ndarray, centre: np.ndarray, scale: float) -> np.ndarray:
+    """The probability `[k]` of every nearest-mean cell under `N(centre, scale^2 I)` in the plane."""
+    angles = 2 * np.pi * (np.arange(4096) + 0.5) / 4096
+    rays = np.stack([np.cos(angles), np.sin(angles)])
+    masses = np.empty(len(means))
+    for j, mean in enumerate(means):
+        others = np.delete(means, j, axis=0)
+        slope = (
+            others - mean
+        ) @ rays  # the ray is nearer to mean j than to another while slope * radius <= limit
+        limit = 0.5 * np.sum((others - centre) ** 2 - (mean - centre) ** 2, axis=1)[:, None]
+        radius = limit / np.where(slope == 0, np.finfo(float).tiny, slope)
+        upper = np.min(np.where(slope > 0, radius, np.inf), axis=0, initial=np.inf)
+        lower = np.max(np.where(slope < 0, radius, 0.0), axis=0, initial=0.0)
+        inside = np.exp(-0.5 * (lower / scale) ** 2) - np.exp(-0.5 * (np.maximum(upper, lower) / scale) ** 2)
+        masses[j] = inside[upper > 0].sum() / angles.size
+    return masses

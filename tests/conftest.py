@@ -1,0 +1,31 @@
+"""Strict flags for every test: silent rank promotion raises; warnings are errors by `pyproject.toml`."""
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def _x64_context():
+    if hasattr(jax, "enable_x64"):
+        return jax.enable_x64(True)
+    from jax.experimental import enable_x64  # before jax 0.8
+
+    return enable_x64()
+
+
+@pytest.fixture
+def x64():
+    """Float64 for the time of one test: exact references are held to rounding error."""
+    with _x64_context():
+        yield
+
+
+@pytest.fixture(params=["float32", "float64"])
+def precision(request):
+    """The test runs once for each default float type; its value is the name of that type."""
+    if request.param == "float32":
+        yield request.param
+        return
+    with _x64_context():
+        yield request.param

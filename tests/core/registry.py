@@ -1,0 +1,237 @@
+"""Every path, process, generator, proposal and sampler, once. Contract tests run over these tables.
+
+A new object is added here and inherits the tests of its family. Builders are functions, so that arrays are
+made in the float type of the test that asks. `CLOSED_FORMS` holds the schedules written out by hand in
+numpy: value and derivative, independent of the library.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from egmjax.estimators import snis
+from egmjax.generators import Diffusion, Flow, Jump, Superposition
+from egmjax.paths import (
+    CondOT,
+    Cosine,
+    GaussianPath,
+    Linear,
+    MaskedPath,
+    Ordered,
+    Polynomial,
+    ProductPath,
+    Trigonometric,
+    VarianceExploding,
+    VariancePreserving,
+)
+from egmjax.processes import FlowProcess, MaskedProcess, ProductProcess
+from egmjax.proposals import from_density, model_rollout, reference_posterior
+from egmjax.simulators import first_hitting_sampler, grid_sampler, time_grid
+from egmjax.states import Categorical, Real
+
+MEAN, SCALE = 0.3, 1.2  # of the reference of every Gaussian path below
+
+GAUSSIAN_SCHEDULES = {
+    "condot": lambda: CondOT(1.5),
+    "trigonometric": lambda: Trigonometric(1.2),
+    "variance_preserving": lambda: VariancePreserving(1.1, 0.1, 8.0),
+    "variance_exploding": lambda: VarianceExploding(0.05, 3.0),
+}
+
+MASKED_SCHEDULES = {
+    "linear": Linear,
+    "polynomial": lambda: Polynomial(1.7),
+    "cosine": Cosine,
+    "ordered": lambda: Ordered.from_rank([1, 0]),
+    "ordered_groups": lambda: Ordered.from_rank([0, 0]),
+}
+
+
+def _condot(t):
+    return t, 1.0, 1.5 * (1 - t), -1.5
+
+
+def _trigonometric(t):
+    half = 0.5 * math.pi
+    return (
+        math.sin(half * t),
+        half * math.cos(half * t),
+        1.2 * math.cos(half * t),
+        -1.2 * half * math.sin(half * t),
+    )
+
+
+def _variance_preserving(t):
+    a, b, u = 0.1, 8.0, 1 - t
+    exponent, slope = 0.5 * u * u * (b - a) + u * a, -(u * (b - a) + a)
+    alpha, decay = math.exp(-0.5 * exponent), math.exp(-exponent)
+    sigma = 1.1 * math.sqrt(1 - decay)
+    return alpha, -0.5 * slope * alpha, sigma, 1.1**2 * decay * slope / (2 * sigma)
+
+
+def _variance_exploding(t):
+    low, ratio = 0.05, 3.0 / 0.05
+    sigma = low * math.sqrt(ratio ** (2 * (1 - t)) - 1)
+    return 1.0, 0.0, sigma, -(low**2) * math.log(ratio) * ratio ** (2 * (1 - t)) / sigma
+
+
+def _ordered(rank):
+    rank = np.asarray(rank)
+    size = rank.max() + 1
+
+    def form(t):
+        u = t * size - rank
+        return np.clip(u, 0, 1), np.where((u >= 0) & (u < 1), size, 0.0).astype(float)
+
+    return form
+
+
+GAUSSIAN_FORMS = {  # t -> alpha, alpha', sigma, sigma'
+    "condot": _condot,
+    "trigonometric": _trigonometric,
+    "variance_preserving": _variance_preserving,
+    "variance_exploding": _variance_exploding,
+}
+
+MASKED_FORMS = {  # t -> kappa [2], kappa' [2]
+    "linear": lambda t: (np.full(2, t), np.ones(2)),
+    "polynomial": lambda t: (np.full(2, t**1.7), np.full(2, 1.7 * t**0.7)),
+    "cosine": lambda t: (
+        np.full(2, 1 - math.cos(0.5 * math.pi * t)),
+        np.full(2, 0.5 * math.pi * math.sin(0.5 * math.pi * t)),
+    ),
+    "ordered": _ordered([1, 0]),
+    "ordered_groups": _ordered([0, 0]),
+}
+
+
+def gaussian_path(name, shape=(2,)):
+    return GaussianPath(GAUSSIAN_SCHEDULES[name](), mean=MEAN, scale=SCALE, shape=shape)
+
+
+def masked_path(name, num_states=3):
+    return MaskedPath(MASKED_SCHEDULES[name](), sites=2, num_states=num_states)
+
+
+def _product_path():
+    return ProductPath((gaussian_path("condot"), masked_path("linear")))
+
+
+PATHS = {
+    **{f"gaussian_{name}": (lambda name=name: gaussian_path(name)) for name in GAUSSIAN_SCHEDULES},
+    **{f"masked_{name}": (lambda name=name: masked_path(name)) for name in MASKED_SCHEDULES},
+    "product": _product_path,
+}
+
+PROCESSES = {
+    "flow_heun": lambda: FlowProcess(gaussian_path("trigonometric")),
+    "flow_euler": lambda: FlowProcess(gaussian_path("condot"), stepper="euler"),
+    "masked_rate": lambda: MaskedProcess(masked_path("polynomial")),
+    "masked_uniform": lambda: MaskedProcess(masked_path("ordered"), weighting="uniform"),
+    "product": lambda: ProductProcess(
+        (FlowProcess(gaussian_path("condot")), MaskedProcess(masked_path("linear")))
+    ),
+}
+
+SAMPLERS = {
+    **{
+        f"grid_{name}": (lambda build=build: (build(), grid_sampler(build(), time_grid(3))))
+        for name, build in PROCESSES.items()
+    },
+    **{
+        f"first_hitting_{name}": (lambda build=PROCESSES[name]: (build(), first_hitting_sampler(build())))
+        for name in ("masked_rate", "masked_uniform")
+    },
+}
+
+
+def _own_density(process):
+    path = process.path
+    return from_density(path, path.propose, path.propose_log_prob)
+
+
+PROPOSALS = {
+    "reference_posterior": lambda process: reference_posterior(process.path),
+    "from_density": _own_density,
+    "model_rollout": lambda process: model_rollout(grid_sampler(process, time_grid(2)), garbage(process)),
+}
+
+GENERATORS = {  # generator, a state it acts on
+    "flow": lambda: (Flow(jnp.array([0.3, -1.0])), jnp.array([0.2, 0.7])),
+    "diffusion_scalar": lambda: (
+        Diffusion(jnp.array([0.3, -1.0]), jnp.asarray(0.8)),
+        jnp.array([0.2, 0.7]),
+    ),
+    "diffusion_diagonal": lambda: (
+        Diffusion(jnp.array([0.3, -1.0]), jnp.array([0.8, 0.1])),
+        jnp.array([0.2, 0.7]),
+    ),
+    "diffusion_full": lambda: (
+        Diffusion(jnp.array([0.3, -1.0]), jnp.array([[0.8, 0.2], [0.2, 0.3]])),
+        jnp.array([0.2, 0.7]),
+    ),
+    "jump": lambda: (
+        Jump(jnp.array([[0.2, 0.0, 1.0], [0.0, 0.0, 0.0]])),
+        jnp.array([3, 1], dtype=jnp.int32),
+    ),
+    "superposition": lambda: (
+        Superposition((Flow(jnp.array([0.3, -1.0])), Jump(jnp.array([[0.2, 0.5], [0.1, 0.0]])))),
+        jnp.array([0.2, 0.7]),
+    ),
+    "product": lambda: (
+        (Flow(jnp.array([0.3, -1.0])), Jump(jnp.array([[0.2, 0.0, 1.0], [0.4, 0.0, 0.0]]))),
+        (jnp.array([0.2, 0.7]), jnp.array([3, 1], dtype=jnp.int32)),
+    ),
+}
+
+
+def endpoint(space, seed=0):
+    """A data point of `space`, mask-free, from a fixed seed."""
+    rng = np.random.default_rng(seed)
+    match space:
+        case Real(shape):
+            return jnp.asarray(rng.normal(size=shape), dtype=float)
+        case Categorical(sites, num_states):
+            return jnp.asarray(rng.integers(0, num_states, size=sites), dtype=jnp.int32)
+    return tuple(endpoint(component, seed + i) for i, component in enumerate(space))
+
+
+def garbage(process, seed=1, gain=0.8):
+    """A smooth wrong prediction that depends on the whole state and on time, in place of a trained network."""
+
+    def predict(xt, t):
+        parts = [jnp.ravel(leaf).astype(float) for leaf in jax.tree.leaves(xt)]
+        features = jnp.concatenate(parts)
+        rng = np.random.default_rng(seed)
+
+        def output(shape):
+            weights = jnp.asarray(rng.normal(size=(*shape, features.size)), dtype=float)
+            offsets = jnp.asarray(rng.normal(size=shape), dtype=float)
+            return gain * jnp.sin(weights @ features + offsets + t)
+
+        shapes = process.prediction_shape()
+        nested = isinstance(shapes[0], tuple)
+        return tuple(output(s) for s in shapes) if nested else output(shapes)
+
+    return predict
+
+
+def run_snis(key, xt, t, r, process, proposal, num_proposals=7, chunk_size=4):
+    """A small estimate with a bounded stand-in for `psi`; seven proposals leave the last chunk padded."""
+
+    def psi_fn(x, r):
+        return sum(jnp.sum(jnp.cos(leaf.astype(float))) for leaf in jax.tree.leaves(x)) + 0.0 * r
+
+    return snis(
+        key,
+        xt,
+        t,
+        r,
+        process=process,
+        proposal=proposal,
+        psi_fn=psi_fn,
+        num_proposals=num_proposals,
+        chunk_size=chunk_size,
+    )
