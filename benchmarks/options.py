@@ -122,6 +122,20 @@ TARGETS: dict[str, type[Options]] = {
     "gb-rbm": GbRbmOptions,
 }
 
+COUNTS = (
+    "iterations",
+    "updates_per_iteration",
+    "batch_size",
+    "num_rollouts",
+    "buffer_rollouts",
+    "num_proposals",
+    "width",
+    "depth",
+    "num_samples",
+    "num_exact",
+    "checkpoint_every",
+    "num_steps",
+)
 _NOT_CONFIGURATION = ("out", "resume", "overwrite")
 
 
@@ -145,10 +159,7 @@ def read_configuration(folder: Path) -> tuple[str, Options]:
 
 def check(options: Options) -> None:
     """Raises `ValueError` naming the first option with a senseless value."""
-    for name in (
-        "iterations updates_per_iteration batch_size num_rollouts buffer_rollouts num_proposals width depth "
-        "num_samples num_exact checkpoint_every num_steps"
-    ).split():
+    for name in COUNTS:
         value = getattr(options, name, 1)
         if value < 1:
             raise ValueError(f"{name}: at least 1, got {value}")

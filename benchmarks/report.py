@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+
 from egmjax import metrics
 from egmjax.states import Real
 from egmjax.targets import Target
@@ -93,7 +94,7 @@ def _mean_error(values: np.ndarray, weight: np.ndarray, mean: float, std: float)
     }
 
 
-def _points(target: Target, x: Any) -> np.ndarray | None:
+def _points(target: Target, x: Any) -> Any:
     """The real coordinates of the samples, `[n, d]`, if there are any."""
     spaces, states = (target.space, x) if isinstance(target.space, tuple) else ((target.space,), (x,))
     real = [np.asarray(a).reshape(len(a), -1) for s, a in zip(spaces, states) if isinstance(s, Real)]
@@ -103,7 +104,6 @@ def _points(target: Target, x: Any) -> np.ndarray | None:
 def _w2(target: Target, points: np.ndarray, log_weight: np.ndarray, reference: Any, key: jax.Array) -> Entry:
     num = min(POINTS, len(points))
     exact = _points(target, reference)
-    assert exact is not None
     key_exact, key_resample = jax.random.split(key)
     chosen = np.asarray(metrics.resample(key_resample, log_weight, num))
     fresh = [_points(target, target.sample(k, num)) for k in jax.random.split(key_exact, 2 * FLOOR_PAIRS)]

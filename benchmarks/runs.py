@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
 from egmjax.training import Checkpoints
 
 from .options import Options, configuration, read_configuration
@@ -77,6 +79,6 @@ def weigh(setup: Setup, params: Any, key: jax.Array, x1: Any) -> np.ndarray:
     for start in range(0, num, size):
         # the last chunk reaches back, so that every call has the same shape
         window = slice(min(start, num - size), min(start, num - size) + size)
-        values = jax.device_get(chunk(params, keys[window], jax.tree.map(lambda a: a[window], x1)))
+        values = jax.device_get(chunk(params, keys[window], jax.tree.map(operator.itemgetter(window), x1)))
         parts.append(values[start - window.start :])
     return np.concatenate(parts)

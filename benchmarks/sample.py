@@ -13,6 +13,7 @@ from typing import Annotated
 import jax
 import numpy as np
 import tyro
+
 from egmjax.metrics import summarize_weights
 
 from .runs import load

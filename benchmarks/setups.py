@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+
 from egmjax.estimators import PsiFn, psi_from_energy
 from egmjax.networks import LatticeNet, ResidualMLP
 from egmjax.paths import Linear, MaskedPath, Ordered, stationary_path

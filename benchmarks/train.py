@@ -16,10 +16,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import egmjax
 import jax
 import numpy as np
 import tyro
+
+import egmjax
 from egmjax import metrics
 from egmjax.plotting import plot_report
 from egmjax.training import fit, write_atomically

@@ -66,7 +66,7 @@ def check_state(space: Space, x: Any, *, name: str = "x") -> None:
     Looks at shapes and dtypes only, so it may be called on tracers and on `jax.ShapeDtypeStruct`.
     """
     want, got = example_state(space), x
-    if jax.tree.structure(want) != jax.tree.structure(got):
+    if str(jax.tree.structure(want)) != str(jax.tree.structure(got)):
         raise ValueError(f"{name}: expected one state of {space}, got {_describe(got)}")
     for a, b in zip(jax.tree.leaves(want), jax.tree.leaves(got)):
         kind = jnp.floating if jnp.issubdtype(a.dtype, jnp.floating) else jnp.integer

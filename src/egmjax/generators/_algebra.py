@@ -72,7 +72,11 @@ def action(generator: Generator, fn: Callable[[Any], jax.Array], x: Any) -> jax.
             return sum((action(part, fn, x) for part in parts), start=jnp.zeros(()))
     total = jnp.zeros(())
     for i, part in enumerate(generator):
-        total += action(part, lambda xi, i=i: fn((*x[:i], xi, *x[i + 1 :])), x[i])
+
+        def of_component(xi: Any, i: int = i) -> jax.Array:
+            return fn((*x[:i], xi, *x[i + 1 :]))
+
+        total += action(part, of_component, x[i])
     return total
 
 

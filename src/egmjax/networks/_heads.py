@@ -1,4 +1,7 @@
-"""Heads: from a feature vector to what a process predicts. Zero at initialisation, so training starts at the reference."""
+"""Heads: from a feature vector to what a process predicts.
+
+All are zero at initialisation, so training starts at the reference.
+"""
 
 from __future__ import annotations
 

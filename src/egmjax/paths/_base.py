@@ -23,7 +23,7 @@ import numpy as np
 from .._pytree import frozen_pytree
 from ..states import Space
 
-Scalar = jax.typing.ArrayLike
+Scalar = float | jax.Array
 
 
 @frozen_pytree

@@ -33,8 +33,8 @@ class GaussianPath(Path):
     """A Gaussian path on `R^shape`. `mean` and `scale` of the reference: scalars or the shape of the state."""
 
     schedule: GaussianSchedule
-    mean: jax.typing.ArrayLike = 0.0
-    scale: jax.typing.ArrayLike = 1.0
+    mean: float | jax.Array = 0.0
+    scale: float | jax.Array = 1.0
     shape: tuple[int, ...] = static(default=(1,))
 
     @property
@@ -161,7 +161,7 @@ class GaussianPath(Path):
 
 
 def stationary_path(shape: tuple[int, ...], *, mean: float = 0.0, scale: float = 1.0) -> GaussianPath:
-    """The trigonometric path with `sigma_0 = scale`: under the reference `N(mean, scale^2)` with mean zero nothing moves.
+    """The trigonometric path with `sigma_0 = scale`: under the reference `N(0, scale^2)` nothing moves at all.
 
     With a target of about that scale the network learns only how the target differs from a Gaussian; a good
     default for energies. Raises `ValueError` for a scale that is not positive.

@@ -22,7 +22,7 @@ from ._schedules import Linear, MixtureSchedule, derivative
 
 @frozen_pytree
 class MaskedPath(Path):
-    """`sites` symbols of `num_states` values; `schedule.kappa(t)` is a scalar or `[sites]`. The mask is `num_states`."""
+    """`sites` symbols of `num_states` values, the mask being `num_states`; `kappa(t)` is a scalar or `[sites]`."""
 
     schedule: MixtureSchedule = Linear()
     sites: int = static(default=1)
@@ -103,8 +103,9 @@ class MaskedPath(Path):
         return jnp.where((xt == self.mask) & revealed, xr, xt)
 
     def hitting_times(self, key: jax.Array, t: Scalar = 0.0) -> jax.Array:
-        """Times `[sites]` in `[t, 1)` at which sites masked at `t` are revealed: `kappa_i^{-1}(kappa_t + u (1 - kappa_t))`.
+        """Times `[sites]` in `[t, 1)` at which sites masked at `t` are revealed.
 
+        `kappa_i^{-1}(kappa_i(t) + u_i (1 - kappa_i(t)))`, `u_i` uniform.
         They do not depend on the symbols, which is what makes first-hitting simulation exact.
         """
         kappa = self.kappa(t)

@@ -18,7 +18,7 @@ import numpy as np
 from .._pytree import frozen_pytree, static
 
 
-def derivative(fn: Any, t: jax.typing.ArrayLike) -> tuple[jax.Array, jax.Array]:
+def derivative(fn: Any, t: float | jax.Array) -> tuple[jax.Array, jax.Array]:
     """`(fn(t), d fn / dt)` of a schedule at a scalar time, by forward differentiation."""
     t = jnp.asarray(t, dtype=float)
     return jax.jvp(fn, (t,), (jnp.ones_like(t),))
@@ -39,41 +39,42 @@ class GaussianSchedule:
 class CondOT(GaussianSchedule):
     """`alpha = t`, `sigma = scale (1 - t)`: straight lines (conditional optimal transport)."""
 
-    scale: jax.typing.ArrayLike = 1.0
+    scale: float | jax.Array = 1.0
 
     def alpha(self, t: jax.Array) -> jax.Array:
         return 1.0 * t
 
     def sigma(self, t: jax.Array) -> jax.Array:
-        return self.scale * (1.0 - t)
+        return jnp.asarray(self.scale) * (1.0 - t)
 
 
 @frozen_pytree
 class Trigonometric(GaussianSchedule):
     """`alpha = sin(pi t / 2)`, `sigma = scale cos(pi t / 2)`: keeps a variance of `scale^2`."""
 
-    scale: jax.typing.ArrayLike = 1.0
+    scale: float | jax.Array = 1.0
 
     def alpha(self, t: jax.Array) -> jax.Array:
         return jnp.sin(0.5 * jnp.pi * t)
 
     def sigma(self, t: jax.Array) -> jax.Array:
         # sin of the remaining angle: exactly zero at t=1, where cos(pi/2) in float32 is not
-        return self.scale * jnp.sin(0.5 * jnp.pi * (1.0 - t))
+        return jnp.asarray(self.scale) * jnp.sin(0.5 * jnp.pi * (1.0 - t))
 
 
 @frozen_pytree
 class VariancePreserving(GaussianSchedule):
-    """`alpha = e^{-T/2}`, `sigma = scale sqrt(1 - e^{-T})`, `T = (1-t)^2 (b-a)/2 + (1-t) a`, `a, b = beta_min, beta_max`.
+    """`alpha = e^{-T/2}`, `sigma = scale sqrt(1 - e^{-T})`, `T = (1-t)^2 (b-a)/2 + (1-t) a`,
+    with `a, b = beta_min, beta_max`.
 
     `alpha(0) = e^{-(a+b)/4}` is small but not zero; the prior's mismatch is corrected by the weights. The
     slope of `sigma` is infinite at `t=1`, so flow steps end one step short of it (see
     `simulators.time_grid`).
     """
 
-    scale: jax.typing.ArrayLike = 1.0
-    beta_min: jax.typing.ArrayLike = 0.1
-    beta_max: jax.typing.ArrayLike = 20.0
+    scale: float | jax.Array = 1.0
+    beta_min: float | jax.Array = 0.1
+    beta_max: float | jax.Array = 20.0
 
     def _exponent(self, t: jax.Array) -> jax.Array:
         u = 1.0 - t
@@ -83,7 +84,7 @@ class VariancePreserving(GaussianSchedule):
         return jnp.exp(-0.5 * self._exponent(t))
 
     def sigma(self, t: jax.Array) -> jax.Array:
-        return self.scale * _safe_sqrt(-jnp.expm1(-self._exponent(t)))
+        return jnp.asarray(self.scale) * _safe_sqrt(-jnp.expm1(-self._exponent(t)))
 
 
 @frozen_pytree
@@ -93,15 +94,15 @@ class VarianceExploding(GaussianSchedule):
     Energy-based generator matching's continuous path. The prior is the reference's marginal at `t=0`.
     """
 
-    sigma_min: jax.typing.ArrayLike = 0.01
-    sigma_max: jax.typing.ArrayLike = 20.0
+    sigma_min: float | jax.Array = 0.01
+    sigma_max: float | jax.Array = 20.0
 
     def alpha(self, t: jax.Array) -> jax.Array:
         return jnp.ones_like(t)
 
     def sigma(self, t: jax.Array) -> jax.Array:
         log_ratio = jnp.log(self.sigma_max / jnp.asarray(self.sigma_min))
-        return self.sigma_min * _safe_sqrt(jnp.expm1(2.0 * (1.0 - t) * log_ratio))
+        return jnp.asarray(self.sigma_min) * _safe_sqrt(jnp.expm1(2.0 * (1.0 - t) * log_ratio))
 
 
 @frozen_pytree
@@ -131,7 +132,7 @@ class Linear(MixtureSchedule):
 class Polynomial(MixtureSchedule):
     """`kappa = t^power`."""
 
-    power: jax.typing.ArrayLike = 2.0
+    power: float | jax.Array = 2.0
 
     def kappa(self, t: jax.Array) -> jax.Array:
         # safe at t=0, where the derivative of a real power is not defined by its logarithm

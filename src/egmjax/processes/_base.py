@@ -28,7 +28,7 @@ from ..generators import Generator
 from ..paths import Path
 from ..paths._base import Scalar
 
-PredictFn = Callable[[Any, jax.Array], Any]  # (xt, t) -> raw network output
+PredictFn = Callable[[Any, Scalar], Any]  # (xt, t) -> raw network output
 
 
 @frozen_pytree

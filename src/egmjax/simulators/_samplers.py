@@ -78,8 +78,9 @@ def grid_sampler(process: Process, times: Any, *, observer: Observer | None = No
             return (x, total + increment), seen
 
         keys = jax.random.split(key_steps, len(grid) - 1)
-        (x, total), seen = jax.lax.scan(advance, (xt, correction), (keys, clock[:-1], clock[1:]))
-        return Rollout(x, total, seen)
+        observed: Any
+        (x, total), observed = jax.lax.scan(advance, (xt, correction), (keys, clock[:-1], clock[1:]))
+        return Rollout(x, total, observed)
 
     def log_weight(key: jax.Array, predict_fn: PredictFn, x1: Any) -> jax.Array:
         clock = at(0.0)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 
 FINGERPRINT = "configuration.json"
 
@@ -124,7 +124,7 @@ def _wrap_keys(stored: dict[str, Any], template: Any) -> Any:
     leaves, structure = jax.tree.flatten(template)
     values = [stored[f"{i:05d}"] for i in range(len(leaves))]
     wrapped = [
-        jax.random.wrap_key_data(np.asarray(value), impl=jax.random.key_impl(leaf))
+        jax.random.wrap_key_data(jnp.asarray(value), impl=jax.random.key_impl(leaf))
         if _is_key(leaf)
         else value
         for value, leaf in zip(values, leaves)

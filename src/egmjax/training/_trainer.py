@@ -121,9 +121,10 @@ def make_trainer(
 
         carry = (state.params, state.ema_params, state.opt_state, state.num_updates)
         keys = jax.random.split(key_updates, updates_per_iteration)
-        (params, ema, opt_state, count), info = jax.lax.scan(update, carry, keys)
-        bad = info.pop("num_nonfinite", jnp.zeros((), jnp.int32))
-        metrics = jax.tree.map(jnp.mean, info)
+        rows: dict[str, jax.Array]
+        (params, ema, opt_state, count), rows = jax.lax.scan(update, carry, keys)
+        bad = rows.pop("num_nonfinite", jnp.zeros((), jnp.int32))
+        metrics = {name: jnp.mean(values) for name, values in rows.items()}
         log_w = psi + rollouts.log_weight
         finite = jnp.isfinite(log_w)
         metrics["num_nonfinite"] = jnp.sum(bad) + jnp.sum(~finite)

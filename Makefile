@@ -1,0 +1,59 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+READY = $(VENV)/.ready-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
+
+.PHONY: help demo test test-fast lint format notebooks wheel bench clean
+
+help:
+	@echo "make demo       train a sampler of the 5x5 Ising model from its energy; results in runs/demo"
+	@echo "make test       all tests"
+	@echo "make test-fast  the tests that take seconds"
+	@echo "make lint       style, format and types"
+	@echo "make format     mend style and format"
+	@echo "make notebooks  run every notebook"
+	@echo "make wheel      build a wheel into dist/"
+	@echo "make bench      the quick measurements of benchmarks/README.md"
+
+# The environment, made once; again only when pyproject.toml or constraints.txt change.
+$(READY):
+	@$(PYTHON) -c 'import sys; sys.exit("egmjax needs Python 3.11 or newer, found " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	@start=$$(date +%s) && $(PYTHON) -m venv $(VENV) \
+	  && $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' \
+	  && rm -f $(VENV)/.ready-* && touch $@ \
+	  && echo "environment: downloaded and installed in $$(( $$(date +%s) - start )) s (not repeated)"
+
+demo: $(READY)
+	@start=$$(date +%s) && $(BIN)/python -m benchmarks.train ising --length 5 --beta 0.4 --seed 0 --out runs/demo \
+	  $(if $(wildcard runs/demo/config.json),--overwrite) \
+	  && echo "demo: $$(( $$(date +%s) - start )) s, installation apart"
+
+test: $(READY)
+	$(BIN)/python -m pytest -q -n 2
+
+test-fast: $(READY)
+	$(BIN)/python -m pytest -q -n 2 -m "not slow"
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+notebooks: $(READY)
+	@mkdir -p build/notebooks
+	$(BIN)/jupytext --quiet --to ipynb notebooks/*.py
+	mv notebooks/*.ipynb build/notebooks/
+	$(BIN)/python -m pytest -q --nbmake --nbmake-timeout=300 build/notebooks
+
+wheel: $(READY)
+	$(BIN)/python -m build --wheel --outdir dist .
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks.micro.snis
+
+clean:
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache
