@@ -1,5 +1,5 @@
 """Estimators of the marginal generator."""
 
-from ._snis import PsiFn, SNISEstimate, SNISInfo, psi_from_energy, snis
+from ._snis import DEFAULT_CHUNK, PsiFn, SNISEstimate, SNISInfo, psi_from_energy, snis
 
-__all__ = ["PsiFn", "SNISEstimate", "SNISInfo", "psi_from_energy", "snis"]
+__all__ = ["DEFAULT_CHUNK", "PsiFn", "SNISEstimate", "SNISInfo", "psi_from_energy", "snis"]

@@ -23,7 +23,7 @@ from ..processes import Process
 from ..proposals import Proposal
 
 PsiFn = Callable[[Any, Scalar], jax.Array]  # (x, r) -> log-density relative to the path's reference
-DEFAULT_CHUNK = 64
+DEFAULT_CHUNK = 128
 
 
 class SNISInfo(NamedTuple):
@@ -82,17 +82,22 @@ def snis(
     size = min(chunk_size, num_proposals)
     num_chunks = math.ceil(num_proposals / size)
 
-    def one(key_k: jax.Array) -> tuple[Any, jax.Array]:
-        xr, log_ratio = proposal.propose(key_k, xt, t, r)
-        return process.target(xt, xr, t, r), psi_fn(xr, r) + log_ratio
+    def draw(key_c: jax.Array) -> tuple[Any, jax.Array]:
+        xr, log_ratio = proposal.propose(key_c, xt, t, r, size)
+        with jax.default_matmul_precision("highest"):
+            return xr, jax.vmap(lambda x: psi_fn(x, r))(xr) + log_ratio
 
-    shapes = jax.eval_shape(one, key)
-    zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes[0])
+    def average(xr: Any, weights: jax.Array) -> Any:
+        return process.weighted_target(weights, xt, xr, t, r)
+
+    shapes = jax.eval_shape(draw, key)
+    sum_shapes = jax.eval_shape(average, *shapes)
+    zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), sum_shapes)
     dtype = shapes[1].dtype
 
     def chunk(carry: tuple, index: jax.Array) -> tuple:
         peak, total, squares, largest, sums, bad = carry
-        targets, log_w = jax.vmap(one)(jax.random.split(jax.random.fold_in(key, index), size))
+        xr, log_w = draw(jax.random.fold_in(key, index))
         real = index * size + jnp.arange(size) < num_proposals  # the last chunk may be padded
         finite = jnp.isfinite(log_w)
         bad = bad + jnp.sum(real & ~finite)
@@ -100,7 +105,7 @@ def snis(
         new_peak = jnp.maximum(peak, jnp.max(log_w))
         shift = jnp.where(jnp.isfinite(new_peak), new_peak, 0.0)
         w, decay = jnp.exp(log_w - shift), jnp.exp(peak - shift)
-        sums = jax.tree.map(lambda s, f: s * decay + jnp.tensordot(w, f, axes=1), sums, targets)
+        sums = jax.tree.map(lambda s, a: s * decay + a, sums, average(xr, w))
         carry = (
             new_peak,
             total * decay + jnp.sum(w),

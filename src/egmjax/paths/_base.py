@@ -63,6 +63,10 @@ class Path:
         """A draw of `x_r` from its posterior given `x_t` under the reference density."""
         raise NotImplementedError
 
+    def propose_many(self, key: jax.Array, xt: Any, t: Scalar, r: Scalar, num: int) -> Any:
+        """`num` independent draws of `propose`, stacked; a path overrides it where a batch is cheaper."""
+        return jax.vmap(lambda k: self.propose(k, xt, t, r))(jax.random.split(key, num))
+
     def propose_log_prob(self, xr: Any, xt: Any, t: Scalar, r: Scalar = 1.0) -> jax.Array:
         """Log-probability of `propose`."""
         return self.log_prob(xt, xr, t, r) + self.log_reference(xr, r) - self.log_reference(xt, t)

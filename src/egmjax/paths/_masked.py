@@ -77,13 +77,21 @@ class MaskedPath(Path):
     def propose(self, key: jax.Array, xt: jax.Array, t: Scalar, r: Scalar = 1.0) -> jax.Array:
         check_times(t, r)
         if is_one(r):
-            return jnp.where(xt == self.mask, random_symbols(key, self.sites, self.num_states), xt)
+            return self.propose_many(key, xt, t, r, 1)[0]
         key_symbol, key_reveal = jax.random.split(key)
         revealed = jax.random.uniform(key_reveal, (self.sites,)) < self.reveal_prob(t, r) / _nonzero(
             self.reveal_prob(t, 1.0)
         )
-        symbols = random_symbols(key_symbol, self.sites, self.num_states)
+        symbols = random_symbols(key_symbol, 1, self.sites, self.num_states)[0]
         return jnp.where((xt == self.mask) & revealed, symbols, xt)
+
+    def propose_many(self, key: jax.Array, xt: jax.Array, t: Scalar, r: Scalar, num: int) -> jax.Array:
+        if not is_one(r):
+            return super().propose_many(key, xt, t, r, num)
+        check_times(t, r)
+        return jnp.where(
+            xt[None] == self.mask, random_symbols(key, num, self.sites, self.num_states), xt[None]
+        )
 
     def propose_log_prob(self, xr: jax.Array, xt: jax.Array, t: Scalar, r: Scalar = 1.0) -> jax.Array:
         check_times(t, r)
@@ -119,16 +127,20 @@ class MaskedPath(Path):
         return self.kappa(t) / _nonzero(self.kappa(r))
 
 
-def random_symbols(key: jax.Array, sites: int, num_states: int) -> jax.Array:
-    """`sites` uniform symbols, int32. A power of two costs its logarithm in random bits for each site."""
+def random_symbols(key: jax.Array, num: int, sites: int, num_states: int) -> jax.Array:
+    """`num` states of uniform symbols, int32 `[num, sites]`.
+
+    A power of two costs its logarithm in random bits for each symbol: a spin takes one. A word holds the symbols
+    of one site in consecutive states, so that unpacking runs along the sites.
+    """
     width = num_states.bit_length() - 1
     if num_states != 1 << width:
-        return jax.random.randint(key, (sites,), 0, num_states)
+        return jax.random.randint(key, (num, sites), 0, num_states)
     per_word = 32 // width
-    words = jax.random.bits(key, (-(-sites // per_word),), dtype=jnp.uint32)
-    shifts = (jnp.arange(per_word, dtype=jnp.uint32) * width)[None, :]
-    symbols = (words[:, None] >> shifts) & jnp.uint32(num_states - 1)
-    return symbols.reshape(-1)[:sites].astype(jnp.int32)
+    words = jax.random.bits(key, (-(-num // per_word), 1, sites), dtype=jnp.uint32)
+    shifts = (jnp.arange(per_word, dtype=jnp.uint32) * width)[None, :, None]
+    symbols = ((words >> shifts) & jnp.uint32(num_states - 1)).astype(jnp.int32)
+    return symbols.reshape(-1, sites)[:num]
 
 
 def _nonzero(x: jax.Array) -> jax.Array:

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from .._pytree import frozen_pytree
 from ..generators import Generator
@@ -50,6 +51,11 @@ class Process:
 
     def target(self, xt: Any, xr: Any, t: Scalar, r: Scalar = 1.0) -> Any:
         raise NotImplementedError
+
+    def weighted_target(self, weights: jax.Array, xt: Any, xr: Any, t: Scalar, r: Scalar = 1.0) -> Any:
+        """`sum_k weights[k] target(xt, xr[k], t, r)` for stacked `xr`; overridden where the sum is cheaper than its terms."""
+        targets = jax.vmap(lambda x: self.target(xt, x, t, r))(xr)
+        return jax.tree.map(lambda f: jnp.tensordot(weights, f, axes=1), targets)
 
     def divergence(self, target: Any, prediction: Any, xt: Any, t: Scalar) -> jax.Array:
         raise NotImplementedError

@@ -67,6 +67,16 @@ class MaskedProcess(Process):
         moved = ((1.0 - kappa_t) * later - (1.0 - kappa_r) * now) / _nonzero(gap)
         return jnp.where(gap > 0, moved, now)
 
+    def weighted_target(
+        self, weights: jax.Array, xt: jax.Array, xr: jax.Array, t: Scalar, r: Scalar = 1.0
+    ) -> jax.Array:
+        """A target is linear in the indicators of `xr`: sums those, one symbol at a time, and never stores them."""
+        if not is_one(r):
+            return super().weighted_target(weights, xt, xr, t, r)
+        counted = [weights @ (xr == s).astype(weights.dtype) for s in range(1, self.path.num_states)]
+        first = jnp.sum(weights) - sum(counted)
+        return jnp.stack([first, *counted], axis=-1)
+
     def divergence(self, target: jax.Array, prediction: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
         entropy = cross_entropy(target, prediction)
         weight = self.path.hazard(t) if self.weighting == "rate" else 1.0

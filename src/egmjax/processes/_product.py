@@ -42,6 +42,9 @@ class ProductProcess(Process):
     def target(self, xt: Any, xr: Any, t: Scalar, r: Scalar = 1.0) -> Any:
         return tuple(p.target(x, y, t, r) for p, x, y in zip(self.processes, xt, xr))
 
+    def weighted_target(self, weights: jax.Array, xt: Any, xr: Any, t: Scalar, r: Scalar = 1.0) -> Any:
+        return tuple(p.weighted_target(weights, x, y, t, r) for p, x, y in zip(self.processes, xt, xr))
+
     def divergence(self, target: Any, prediction: Any, xt: Any, t: Scalar) -> jax.Array:
         return sum(self.component_divergences(target, prediction, xt, t))  # type: ignore[return-value]
 

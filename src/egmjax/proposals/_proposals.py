@@ -22,16 +22,16 @@ from ..simulators import Sampler
 
 
 class Proposal(NamedTuple):
-    """`propose(key, xt, t, r) -> (xr, log_ratio)`, for one state."""
+    """`propose(key, xt, t, r, num) -> (xr [num, ...], log_ratio [num])`: `num` draws for one state `xt`."""
 
-    propose: Callable[[jax.Array, Any, Scalar, Scalar], tuple[Any, jax.Array]]
+    propose: Callable[[jax.Array, Any, Scalar, Scalar, int], tuple[Any, jax.Array]]
 
 
 def reference_posterior(path: Path) -> Proposal:
     """The posterior of `x_r` under the path's reference density; `log_ratio` is zero."""
 
-    def propose(key: jax.Array, xt: Any, t: Scalar, r: Scalar) -> tuple[Any, jax.Array]:
-        return path.propose(key, xt, t, r), jnp.zeros(())
+    def propose(key: jax.Array, xt: Any, t: Scalar, r: Scalar, num: int) -> tuple[Any, jax.Array]:
+        return path.propose_many(key, xt, t, r, num), jnp.zeros((num,))
 
     return Proposal(propose)
 
@@ -41,28 +41,31 @@ def from_density(
     sample: Callable[[jax.Array, Any, Scalar, Scalar], Any],
     log_prob: Callable[[Any, Any, Scalar, Scalar], jax.Array],
 ) -> Proposal:
-    """Any conditional law with a log-density: `sample(key, xt, t, r)` and `log_prob(xr, xt, t, r)`.
+    """Any conditional law with a log-density: `sample(key, xt, t, r)` and `log_prob(xr, xt, t, r)`, one draw each.
 
     It must have mass wherever `p_{t|r}(x_t | .)` has.
     """
 
-    def propose(key: jax.Array, xt: Any, t: Scalar, r: Scalar) -> tuple[Any, jax.Array]:
-        xr = sample(key, xt, t, r)
-        return xr, path.propose_log_prob(xr, xt, t, r) - log_prob(xr, xt, t, r)
+    def propose(key: jax.Array, xt: Any, t: Scalar, r: Scalar, num: int) -> tuple[Any, jax.Array]:
+        def one(key_k: jax.Array) -> tuple[Any, jax.Array]:
+            xr = sample(key_k, xt, t, r)
+            return xr, path.propose_log_prob(xr, xt, t, r) - log_prob(xr, xt, t, r)
+
+        return jax.vmap(one)(jax.random.split(key, num))
 
     return Proposal(propose)
 
 
 def model_rollout(sampler: Sampler, predict_fn: PredictFn) -> Proposal:
-    """The model's own roll-out from `x_t` to `r = 1`, with the exact log-weight of its chain.
+    """The model's own roll-outs from `x_t` to `r = 1`, with the exact log-weights of their chains.
 
     Cost: one roll-out a proposal. Raises `ValueError` for `r` other than the literal 1.
     """
 
-    def propose(key: jax.Array, xt: Any, t: Scalar, r: Scalar) -> tuple[Any, jax.Array]:
+    def propose(key: jax.Array, xt: Any, t: Scalar, r: Scalar, num: int) -> tuple[Any, jax.Array]:
         if not is_one(r):
             raise ValueError(f"r: a roll-out ends at r=1, got r={r}")
-        rollout = sampler.sample(key, predict_fn, xt, t)
-        return rollout.x, rollout.log_weight
+        rollouts = jax.vmap(lambda k: sampler.sample(k, predict_fn, xt, t))(jax.random.split(key, num))
+        return rollouts.x, rollouts.log_weight
 
     return Proposal(propose)

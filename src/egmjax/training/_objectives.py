@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..estimators import PsiFn, snis
+from ..estimators import DEFAULT_CHUNK, PsiFn, snis
 from ..processes import Process
 from ..proposals import Proposal
 
@@ -54,7 +54,12 @@ def weighted_objective(process: Process) -> Objective:
 
 
 def snis_objective(
-    process: Process, proposal: Proposal, psi_fn: PsiFn, *, num_proposals: int, chunk_size: int = 64
+    process: Process,
+    proposal: Proposal,
+    psi_fn: PsiFn,
+    *,
+    num_proposals: int,
+    chunk_size: int = DEFAULT_CHUNK,
 ) -> Objective:
     """Regression on self-normalised importance-sampling estimates at `r = 1`; see `estimators.snis`.
 
