@@ -53,7 +53,7 @@ class Process:
         raise NotImplementedError
 
     def weighted_target(self, weights: jax.Array, xt: Any, xr: Any, t: Scalar, r: Scalar = 1.0) -> Any:
-        """`sum_k weights[k] target(xt, xr[k], t, r)` for stacked `xr`; overridden where the sum is cheaper than its terms."""
+        """`sum_k weights[k] target(xt, xr[k], t, r)`, `xr` stacked; overridden where that is cheaper than its terms."""
         targets = jax.vmap(lambda x: self.target(xt, x, t, r))(xr)
         return jax.tree.map(lambda f: jnp.tensordot(weights, f, axes=1), targets)
 

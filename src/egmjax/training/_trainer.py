@@ -116,7 +116,7 @@ def make_trainer(
             params = optax.apply_updates(params, updates)
             decay = jnp.minimum(ema_decay, (1.0 + count) / (10.0 + count))
             ema = jax.tree.map(lambda e, p: e + (1.0 - decay) * (p - e), ema, params)
-            info = {"loss": loss, "grad_norm": optax.global_norm(gradient), **info}
+            info = {"loss": loss, "grad_norm": optax.tree.norm(gradient), **info}
             return (params, ema, opt_state, count + 1), info
 
         carry = (state.params, state.ema_params, state.opt_state, state.num_updates)
