@@ -22,7 +22,9 @@ def time_side_by_side(
     candidates: dict[str, tuple[Callable[..., Any], Sequence[Any]]], repeats: int = 15
 ) -> dict[str, Timing]:
     """Times jitted functions in turn, round after round, so that what else the machine does falls on all alike."""
-    compiled, seconds, compile_seconds = {}, {}, {}
+    compiled: dict[str, Any] = {}
+    seconds: dict[str, list[float]] = {}
+    compile_seconds: dict[str, float] = {}
     for name, (fn, arguments) in candidates.items():
         started = time.perf_counter()
         compiled[name] = jax.jit(fn).lower(*arguments).compile()
