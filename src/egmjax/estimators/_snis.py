@@ -102,6 +102,7 @@ def snis(
         finite = jnp.isfinite(log_w)
         bad = bad + jnp.sum(real & ~finite)
         log_w = jnp.where(real & finite, log_w, -jnp.inf)
+        xr = jax.tree.map(_without_nonfinite, xr)  # its weight is zero, but zero times nan is not
         new_peak = jnp.maximum(peak, jnp.max(log_w))
         shift = jnp.where(jnp.isfinite(new_peak), new_peak, 0.0)
         w, decay = jnp.exp(log_w - shift), jnp.exp(peak - shift)
@@ -127,3 +128,7 @@ def snis(
     )
     log_normalizer = jnp.where(total > 0, peak + jnp.log(safe) - math.log(num_proposals), -jnp.inf)
     return SNISEstimate(jax.tree.map(lambda s: s / safe, sums), log_normalizer, info)
+
+
+def _without_nonfinite(x: jax.Array) -> jax.Array:
+    return jnp.where(jnp.isfinite(x), x, 0.0) if jnp.issubdtype(x.dtype, jnp.floating) else x

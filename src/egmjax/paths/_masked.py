@@ -135,7 +135,7 @@ def random_symbols(key: jax.Array, num: int, sites: int, num_states: int) -> jax
     """
     width = num_states.bit_length() - 1
     if num_states != 1 << width:
-        return jax.random.randint(key, (num, sites), 0, num_states)
+        return jax.random.randint(key, (num, sites), 0, num_states, dtype=jnp.int32)
     per_word = 32 // width
     words = jax.random.bits(key, (-(-num // per_word), 1, sites), dtype=jnp.uint32)
     shifts = (jnp.arange(per_word, dtype=jnp.uint32) * width)[None, :, None]

@@ -28,6 +28,11 @@ def derivative(fn: Any, t: float | jax.Array) -> tuple[jax.Array, jax.Array]:
 class GaussianSchedule:
     """`alpha(t)` and `sigma(t)`, scalars; `sigma / alpha` must not increase with `t` (Markov noising)."""
 
+    @property
+    def is_steep_at_one(self) -> bool:
+        """Whether the slope of `sigma` is infinite at `t=1`."""
+        return False
+
     def alpha(self, t: jax.Array) -> jax.Array:
         raise NotImplementedError
 
@@ -67,14 +72,16 @@ class VariancePreserving(GaussianSchedule):
     """`alpha = e^{-T/2}`, `sigma = scale sqrt(1 - e^{-T})`, `T = (1-t)^2 (b-a)/2 + (1-t) a`,
     with `a, b = beta_min, beta_max`.
 
-    `alpha(0) = e^{-(a+b)/4}` is small but not zero; the prior's mismatch is corrected by the weights. The
-    slope of `sigma` is infinite at `t=1`, so flow steps end one step short of it (see
-    `simulators.time_grid`).
+    `alpha(0) = e^{-(a+b)/4}` is small but not zero; the prior's mismatch is corrected by the weights.
     """
 
     scale: float | jax.Array = 1.0
     beta_min: float | jax.Array = 0.1
     beta_max: float | jax.Array = 20.0
+
+    @property
+    def is_steep_at_one(self) -> bool:
+        return True
 
     def _exponent(self, t: jax.Array) -> jax.Array:
         u = 1.0 - t
@@ -96,6 +103,10 @@ class VarianceExploding(GaussianSchedule):
 
     sigma_min: float | jax.Array = 0.01
     sigma_max: float | jax.Array = 20.0
+
+    @property
+    def is_steep_at_one(self) -> bool:
+        return True
 
     def alpha(self, t: jax.Array) -> jax.Array:
         return jnp.ones_like(t)
@@ -135,8 +146,7 @@ class Polynomial(MixtureSchedule):
     power: float | jax.Array = 2.0
 
     def kappa(self, t: jax.Array) -> jax.Array:
-        # safe at t=0, where the derivative of a real power is not defined by its logarithm
-        return jnp.where(t > 0, jnp.where(t > 0, t, 1.0) ** self.power, 0.0)
+        return t**self.power
 
     def inverse(self, u: jax.Array) -> jax.Array:
         return u ** (1.0 / self.power)
@@ -147,10 +157,12 @@ class Cosine(MixtureSchedule):
     """`kappa = 1 - cos(pi t / 2)`: slow at first."""
 
     def kappa(self, t: jax.Array) -> jax.Array:
-        return 2.0 * jnp.sin(0.25 * jnp.pi * t) ** 2
+        # two forms of one function: exact near 0, and exactly 1 at the end
+        early, late = 2.0 * jnp.sin(0.25 * jnp.pi * t) ** 2, 1.0 - jnp.sin(0.5 * jnp.pi * (1.0 - t))
+        return jnp.where(t < 0.5, early, late)
 
     def inverse(self, u: jax.Array) -> jax.Array:
-        return jnp.arccos(1.0 - u) * (2.0 / jnp.pi)
+        return jnp.arcsin(jnp.sqrt(0.5 * u)) * (4.0 / jnp.pi)
 
 
 @frozen_pytree

@@ -30,14 +30,25 @@ NEWTON_STEPS = 8  # quadratic convergence: a step is a small change of the ident
 
 @frozen_pytree
 class FlowProcess(Process):
-    """The probability flow of a `GaussianPath`. `stepper`: "heun" (second order, two network calls) or "euler"."""
+    """The probability flow of a `GaussianPath`.
+
+    `stepper`: "heun" or "midpoint" (second order, two network calls) or "euler" (first order, one). Heun's
+    evaluates the velocity at `t=1`, which schedules with an infinite slope there do not have. Raises
+    `ValueError` for an unknown stepper, or for "heun" on such a schedule.
+    """
 
     gaussian: GaussianPath
-    stepper: Literal["heun", "euler"] = static(default="heun")
+    stepper: Literal["heun", "midpoint", "euler"] = static(default="heun")
 
     def __post_init__(self) -> None:
-        if self.stepper not in ("heun", "euler"):
-            raise ValueError(f'stepper: a flow steps by "heun" or "euler", got {self.stepper!r}')
+        if self.stepper not in ("heun", "midpoint", "euler"):
+            raise ValueError(f'stepper: expected "heun", "midpoint" or "euler", got {self.stepper!r}')
+        schedule = getattr(self.gaussian, "schedule", None)
+        if self.stepper == "heun" and getattr(schedule, "is_steep_at_one", False):
+            kind = type(schedule).__name__
+            raise ValueError(
+                f'stepper: sigma of {kind} has an infinite slope at t=1; use "midpoint" or "euler"'
+            )
 
     @property
     def path(self) -> GaussianPath:
@@ -100,6 +111,9 @@ class FlowProcess(Process):
     def _map(self, x: jax.Array, predict_fn: PredictFn, t: Scalar, s: Scalar) -> jax.Array:
         t, s = as_time(t), as_time(s)
         u = self.path.velocity(predict_fn(x, t), x, t)
+        if self.stepper == "midpoint":
+            half, middle = x + 0.5 * (s - t) * u, 0.5 * (s + t)
+            return x + (s - t) * self.path.velocity(predict_fn(half, middle), half, middle)
         end = x + (s - t) * u
         if self.stepper == "euler":
             return end

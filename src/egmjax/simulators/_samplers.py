@@ -135,7 +135,8 @@ def first_hitting_sampler(process: MaskedProcess) -> Sampler:
 
     def log_weight(key: jax.Array, predict_fn: PredictFn, x1: Any) -> jax.Array:
         hitting = path.hitting_times(key)
-        earlier = hitting[None, :] < hitting[:, None]  # row i: what was known when site i was revealed
+        rank = jnp.argsort(jnp.argsort(hitting))  # float32 times can be equal; ranks cannot
+        earlier = rank[None, :] < rank[:, None]  # row i: what was known when site i was revealed
         contexts = jnp.where(earlier, x1[None, :], path.mask)
         logits = jax.vmap(predict_fn)(contexts, hitting)
         sites = jnp.arange(path.sites)
