@@ -100,7 +100,7 @@ def snis(
         xr, log_w = draw(jax.random.fold_in(key, index))
         real = index * size + jnp.arange(size) < num_proposals  # the last chunk may be padded
         finite = jnp.isfinite(log_w)
-        bad = bad + jnp.sum(real & ~finite)
+        bad = bad + jnp.sum(real & ~finite, dtype=jnp.int32)
         log_w = jnp.where(real & finite, log_w, -jnp.inf)
         xr = jax.tree.map(_without_nonfinite, xr)  # its weight is zero, but zero times nan is not
         new_peak = jnp.maximum(peak, jnp.max(log_w))

@@ -27,6 +27,8 @@ class LatticeDense(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        if self.radius is not None and self.radius < 0:
+            raise ValueError(f"radius: at least 0, or None for all sites, got {self.radius}")
         sites, channels = self.length**2, x.shape[-1]
         full = self.radius is None or 2 * self.radius + 1 >= self.length
         offsets = _offsets(self.length, None if full else self.radius)
@@ -40,7 +42,7 @@ class LatticeDense(nn.Module):
         else:
             y = x[_neighbours(self.length, offsets)].reshape(sites, -1) @ kernel.reshape(-1, self.features)
         if self.use_bias:
-            y = y + self.param("bias", nn.initializers.zeros, (self.features,))
+            y = y + self.param("bias", nn.initializers.zeros, (self.features,))[None, :]
         return y
 
 

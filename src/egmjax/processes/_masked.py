@@ -57,7 +57,7 @@ class MaskedProcess(Process):
         still between `t` and `r` carry no information and get zeros.
         """
         check_times(t, r)
-        symbols = jnp.arange(self.path.num_states)
+        symbols = jnp.arange(self.path.num_states)[None, :]
         later = (xr[:, None] == symbols).astype(float)
         if is_one(r):
             return later
@@ -119,6 +119,6 @@ class MaskedProcess(Process):
 
 def log_symbol_prob(logits: jax.Array, x: jax.Array) -> jax.Array:
     """`log softmax(logits)[..., x]` along the last axis; the mask reads as symbol 0 and is to be discarded."""
-    symbols = jnp.arange(logits.shape[-1])
+    symbols = jnp.arange(logits.shape[-1]).reshape((1,) * x.ndim + (-1,))
     chosen = jnp.where((x % logits.shape[-1])[..., None] == symbols, jax.nn.log_softmax(logits, axis=-1), 0.0)
     return jnp.sum(chosen, axis=-1)

@@ -68,9 +68,11 @@ def replay_buffer(capacity: int, *, weighted: bool) -> ReplayBuffer:
             log_w = jnp.where(jnp.any(jnp.isfinite(log_w)), log_w, jnp.where(filled, 0.0, -jnp.inf))
         else:
             log_w = jnp.where(filled, 0.0, -jnp.inf)
-        cumulative = jnp.cumsum(jax.nn.softmax(log_w))
+        weight = jax.nn.softmax(log_w)
+        cumulative = jnp.cumsum(weight)
         points = (jnp.arange(num) + jax.random.uniform(key)) / num * cumulative[-1]
-        index = jnp.minimum(jnp.searchsorted(cumulative, points, side="right"), capacity - 1)
+        last = jnp.max(jnp.where(weight > 0, jnp.arange(capacity), 0))  # rounding may carry a point past it
+        index = jnp.minimum(jnp.searchsorted(cumulative, points, side="right"), last)
         return jax.tree.map(lambda a: a[index], state.x)
 
     return ReplayBuffer(init, add, draw)

@@ -30,12 +30,17 @@ class Checkpoints(NamedTuple):
     keep: int = 2
 
     def save(self, iteration: int, state: Any) -> None:
-        """Writes `state` (any pytree of arrays) as of `iteration`; older ones beyond `keep` are removed."""
+        """Writes `state` (any pytree of arrays) as of `iteration`; older ones beyond `keep` are removed.
+
+        Raises `CheckpointError` where the folder holds checkpoints of another configuration.
+        """
         import orbax.checkpoint as ocp
 
         self.directory.mkdir(parents=True, exist_ok=True)
         fingerprint = self.directory / FINGERPRINT
-        if not fingerprint.exists():
+        if fingerprint.exists():
+            self._check_configuration()
+        else:
             write_atomically(fingerprint, json.dumps(dict(self.configuration), indent=1, sort_keys=True))
         with _quiet(), self._manager(ocp) as manager:
             manager.save(iteration, args=ocp.args.StandardSave(_unwrap_keys(state)), force=True)
@@ -74,6 +79,8 @@ class Checkpoints(NamedTuple):
             stored = json.loads((self.directory / FINGERPRINT).read_text())
         except (OSError, ValueError) as error:
             raise CheckpointError(f"checkpoint: {self.directory / FINGERPRINT} cannot be read") from error
+        if not isinstance(stored, dict):
+            raise CheckpointError(f"checkpoint: {self.directory / FINGERPRINT} cannot be read")
         wanted = json.loads(json.dumps(dict(self.configuration)))
         changed = sorted(k for k in stored.keys() | wanted.keys() if stored.get(k) != wanted.get(k))
         if changed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -83,9 +84,14 @@ def _rewind(path: Path | None, iteration: int) -> list[dict[str, float]]:
             break
         if row["iteration"] > iteration:
             break
-        rows.append(row)
-    write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows))
+        rows.append({name: math.nan if value is None else value for name, value in row.items()})
+    write_atomically(path, "".join(_line(row) for row in rows))
     return rows
+
+
+def _line(row: dict[str, float]) -> str:
+    """JSON has no nan and no infinity: they become null."""
+    return json.dumps({name: value if math.isfinite(value) else None for name, value in row.items()}) + "\n"
 
 
 @contextmanager
@@ -96,7 +102,7 @@ def _appending(path: Path | None) -> Iterator[Callable[[dict[str, float]], None]
     with path.open("a") as stream:
 
         def write(row: dict[str, float]) -> None:
-            stream.write(json.dumps(row) + "\n")
+            stream.write(_line(row))
             stream.flush()
 
         yield write

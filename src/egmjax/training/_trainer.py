@@ -127,7 +127,7 @@ def make_trainer(
         metrics = {name: jnp.mean(values) for name, values in rows.items()}
         log_w = psi + rollouts.log_weight
         finite = jnp.isfinite(log_w)
-        metrics["num_nonfinite"] = jnp.sum(bad) + jnp.sum(~finite)
+        metrics["num_nonfinite"] = jnp.sum(bad, dtype=jnp.int32) + jnp.sum(~finite, dtype=jnp.int32)
         metrics |= _weight_metrics(jnp.where(finite, log_w, -jnp.inf))
         metrics["temper"] = temper
         new = TrainState(params, ema, opt_state, stored, key, state.iteration + 1, count)
