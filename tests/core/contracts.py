@@ -42,7 +42,7 @@ def check_function(fn, obj, batches, precision):
     jitted = jax.jit(counted)
     looped = [jitted(obj, *args) for args in batches]
     assert_close(looped[0], eager, precision, "jit == eager")
-    batched = jax.vmap(lambda *args: fn(obj, *args))(*stack(batches))
+    batched = jax.jit(jax.vmap(lambda *args: fn(obj, *args)))(*stack(batches))
     assert_close(batched, stack(looped), precision, "vmap == loop")
     jitted(perturb(obj, 1.01), *batches[0])
     assert len(traces) == 1, "changed leaves retraced"
@@ -77,6 +77,6 @@ def check_gradients(fn, obj, *args):
         obj, args = jax.tree.unflatten(structure, merged)
         return fn(obj, *args)
 
-    value, grads = jax.value_and_grad(of)([jnp.asarray(leaves[i], dtype=float) for i in smooth])
+    value, grads = jax.jit(jax.value_and_grad(of))([jnp.asarray(leaves[i], dtype=float) for i in smooth])
     assert np.isfinite(value)
     assert all(np.all(np.isfinite(g)) for g in grads)

@@ -127,6 +127,7 @@ PATHS = {
 
 PROCESSES = {
     "flow_heun": lambda: FlowProcess(gaussian_path("trigonometric")),
+    "flow_midpoint": lambda: FlowProcess(gaussian_path("variance_exploding"), stepper="midpoint"),
     "flow_euler": lambda: FlowProcess(gaussian_path("condot"), stepper="euler"),
     "masked_rate": lambda: MaskedProcess(masked_path("polynomial")),
     "masked_uniform": lambda: MaskedProcess(masked_path("ordered"), weighting="uniform"),

@@ -113,9 +113,10 @@ def test_masked_prior_is_all_masks(name):
 def test_uniform_symbols_are_uniform(num_states):
     from egmjax.paths._masked import random_symbols
 
-    draws = jax.vmap(lambda k: random_symbols(k, 37, num_states))(jax.random.split(jax.random.key(2), 500))
+    draws = random_symbols(jax.random.key(2), 501, 37, num_states)
+    assert draws.shape == (501, 37)
     assert draws.dtype == jnp.int32
     assert chi_square_score(np.asarray(draws).ravel(), np.full(num_states, 1 / num_states)) < K
-    # neighbours share a word of random bits: pairs are uniform too
-    pairs = np.asarray(draws[:, :-1] * num_states + draws[:, 1:])[:, ::2].ravel()
-    assert chi_square_score(pairs, np.full(num_states**2, num_states**-2.0)) < K
+    # neighbouring sites and consecutive states, which may share a word of random bits: pairs are uniform too
+    for pairs in (draws[:, :-1:2] * num_states + draws[:, 1::2], draws[:-1:2] * num_states + draws[1::2]):
+        assert chi_square_score(np.asarray(pairs).ravel(), np.full(num_states**2, num_states**-2.0)) < K

@@ -43,18 +43,7 @@ def test_masked_schedule_and_slope_match_closed_form(name, x64):
         np.testing.assert_allclose(path.hazard(t), hazard, atol=1e-12)
 
 
-ENDS = [
-    pytest.param(
-        name,
-        marks=pytest.mark.xfail(strict=True, reason="2 sin(pi/4)^2 rounds below one: a mask may survive t=1")
-        if name == "cosine"
-        else (),
-    )
-    for name in MASKED_SCHEDULES
-]
-
-
-@pytest.mark.parametrize("name", ENDS)
+@pytest.mark.parametrize("name", MASKED_SCHEDULES)
 def test_masked_schedule_ends_exactly(name, precision):
     schedule = MASKED_SCHEDULES[name]()
     assert np.all(np.asarray(schedule.kappa(jnp.zeros(()))) == 0)
@@ -70,7 +59,6 @@ def test_inverse_undoes_kappa(name, x64):
     np.testing.assert_allclose(kappa, u, atol=1e-12)
 
 
-@pytest.mark.xfail(strict=True, reason="arccos(1 - u) cancels; 4/pi arcsin(sqrt(u/2)) does not")
 def test_cosine_inverse_keeps_small_times_in_float32():
     """Relative error of the smallest times below 1e-5: first hits at 1e-3 are as good as others."""
     u = jnp.array([1e-6, 1e-4, 1e-2], dtype=jnp.float32)
@@ -78,7 +66,6 @@ def test_cosine_inverse_keeps_small_times_in_float32():
     np.testing.assert_allclose(Cosine().inverse(u), exact, rtol=1e-5)
 
 
-@pytest.mark.xfail(strict=True, reason="kappa is taken constant at t=0, so its slope is 0 where it should be 1")
 def test_polynomial_of_power_one_is_linear_at_the_start():
     assert derivative(Polynomial(1.0).kappa, 0.0)[1] == 1.0
 

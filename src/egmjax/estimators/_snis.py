@@ -88,7 +88,8 @@ def snis(
             return xr, jax.vmap(lambda x: psi_fn(x, r))(xr) + log_ratio
 
     def average(xr: Any, weights: jax.Array) -> Any:
-        return process.weighted_target(weights, xt, xr, t, r)
+        with jax.default_matmul_precision("highest"):
+            return process.weighted_target(weights, xt, xr, t, r)
 
     shapes = jax.eval_shape(draw, key)
     sum_shapes = jax.eval_shape(average, *shapes)
@@ -102,7 +103,10 @@ def snis(
         finite = jnp.isfinite(log_w)
         bad = bad + jnp.sum(real & ~finite, dtype=jnp.int32)
         log_w = jnp.where(real & finite, log_w, -jnp.inf)
-        xr = jax.tree.map(_without_nonfinite, xr)  # its weight is zero, but zero times nan is not
+        # the weight of such a proposal is zero, but zero times nan or infinity is not
+        xr = jax.tree.map(
+            lambda x: jnp.where(finite.reshape(size, *(1,) * (x.ndim - 1)), x, jnp.zeros_like(x)), xr
+        )
         new_peak = jnp.maximum(peak, jnp.max(log_w))
         shift = jnp.where(jnp.isfinite(new_peak), new_peak, 0.0)
         w, decay = jnp.exp(log_w - shift), jnp.exp(peak - shift)
@@ -128,7 +132,3 @@ def snis(
     )
     log_normalizer = jnp.where(total > 0, peak + jnp.log(safe) - math.log(num_proposals), -jnp.inf)
     return SNISEstimate(jax.tree.map(lambda s: s / safe, sums), log_normalizer, info)
-
-
-def _without_nonfinite(x: jax.Array) -> jax.Array:
-    return jnp.where(jnp.isfinite(x), x, 0.0) if jnp.issubdtype(x.dtype, jnp.floating) else x

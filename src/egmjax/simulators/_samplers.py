@@ -32,7 +32,7 @@ class Rollout(NamedTuple):
 
 
 class Sampler(NamedTuple):
-    """Two pure functions; see the module docstring. `num_calls` counts network calls of one roll-out.
+    """Two pure functions; see the module docstring. `num_steps` counts the steps of one roll-out.
 
     `sample(key, predict_fn, xt, t)` starts from `xt` at time `t`; its log-weight is then that of the rest of
     the chain, so that `exp(psi(x, 1) + log_weight)` is an unbiased estimate of `exp(psi(xt, t))`.
@@ -40,7 +40,7 @@ class Sampler(NamedTuple):
 
     sample: Callable[..., Rollout]
     log_weight: Callable[[jax.Array, PredictFn, Any], jax.Array]
-    num_calls: int
+    num_steps: int
 
 
 def time_grid(num_steps: int) -> np.ndarray:
