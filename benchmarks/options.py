@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -157,6 +158,12 @@ def read_configuration(folder: Path) -> tuple[str, Options]:
         raise ValueError(f"run: {folder}/config.json is not a configuration of this version") from error
 
 
+def check_seed(seed: int) -> None:
+    """Raises `ValueError` for a seed that jax would refuse or fold onto another one."""
+    if not 0 <= seed < 2**31:
+        raise ValueError(f"seed: in 0..2^31-1, got {seed}")
+
+
 def check(options: Options) -> None:
     """Raises `ValueError` naming the first option with a senseless value."""
     for name in COUNTS:
@@ -165,8 +172,15 @@ def check(options: Options) -> None:
             raise ValueError(f"{name}: at least 1, got {value}")
     for name in ("learning_rate", "clip_norm", "scale"):
         value = getattr(options, name, 1.0)
-        if not value > 0:
-            raise ValueError(f"{name}: must be positive, got {value}")
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name}: must be positive and finite, got {value}")
+    for name in ("beta", "coupling", "field"):
+        value = getattr(options, name, 0.0)
+        if not math.isfinite(value):
+            raise ValueError(f"{name}: must be finite, got {value}")
+    if (getattr(options, "radius", None) or 0) < 0:
+        raise ValueError("radius: at least 0")
+    check_seed(options.seed)
     for name in ("ema_decay", "temper_start", "temper_fraction"):
         value = getattr(options, name)
         if not 0 <= value <= 1:

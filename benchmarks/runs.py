@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from egmjax.training import Checkpoints
@@ -16,6 +16,7 @@ from .options import Options, configuration, read_configuration
 from .setups import Setup, build
 
 CHUNK = 1_000  # roll-outs at a time: memory stays flat, and one compiled program serves every count
+RollOut = Callable[[Any, jax.Array], tuple[Any, jax.Array]]
 
 
 class LoadedRun(NamedTuple):
@@ -25,10 +26,11 @@ class LoadedRun(NamedTuple):
     options: Options
     setup: Setup
     params: Any
+    roll_out: RollOut
 
     def sample(self, key: jax.Array, num_samples: int) -> tuple[Any, np.ndarray]:
         """`num_samples` states and their log-weights: `mean(exp(log_weight))` estimates Z without bias."""
-        return draw(self.setup, self.params, key, num_samples)
+        return draw(self.roll_out, self.params, key, num_samples)
 
 
 def load(folder: str | Path) -> LoadedRun:
@@ -37,7 +39,7 @@ def load(folder: str | Path) -> LoadedRun:
     name, options = read_configuration(folder)
     setup = build(name, options)
     state = checkpoints(folder, name, options).restore(setup.init(options.seed))
-    return LoadedRun(name, options, setup, state.ema_params)
+    return LoadedRun(name, options, setup, state.ema_params, compile_roll_out(setup))
 
 
 def checkpoints(folder: Path, name: str, options: Options) -> Checkpoints:
@@ -45,20 +47,26 @@ def checkpoints(folder: Path, name: str, options: Options) -> Checkpoints:
     return Checkpoints(folder / "checkpoints", configuration(name, options))
 
 
-def draw(setup: Setup, params: Any, key: jax.Array, num_samples: int) -> tuple[Any, np.ndarray]:
-    """Certified samples, in chunks of one compiled program. Raises `ValueError` for `num_samples < 1`."""
-    if num_samples < 1:
-        raise ValueError(f"num_samples: at least 1, got {num_samples}")
+def compile_roll_out(setup: Setup) -> RollOut:
+    """`(params, key) -> (x, log_weight)`, `CHUNK` certified samples, jitted."""
 
     @jax.jit
-    def chunk(params: Any, index: jax.Array) -> tuple[Any, jax.Array]:
-        keys = jax.random.split(jax.random.fold_in(key, index), CHUNK)
+    def roll_out(params: Any, key: jax.Array) -> tuple[Any, jax.Array]:
+        keys = jax.random.split(key, CHUNK)
         rollouts = jax.vmap(lambda k: setup.sampler.sample(k, setup.predictor(params)))(keys)
         with jax.default_matmul_precision("highest"):
             psi = jax.vmap(lambda x: setup.psi_fn(x, 1.0))(rollouts.x)
         return rollouts.x, psi + rollouts.log_weight
 
-    parts = [jax.device_get(chunk(params, jnp.int32(i))) for i in range(-(-num_samples // CHUNK))]
+    return roll_out
+
+
+def draw(roll_out: RollOut, params: Any, key: jax.Array, num_samples: int) -> tuple[Any, np.ndarray]:
+    """Certified samples, in chunks of one compiled program. Raises `ValueError` for `num_samples < 1`."""
+    if num_samples < 1:
+        raise ValueError(f"num_samples: at least 1, got {num_samples}")
+    indices = range(-(-num_samples // CHUNK))
+    parts = [jax.device_get(roll_out(params, jax.random.fold_in(key, i))) for i in indices]
     x, log_weight = jax.tree.map(lambda *a: np.concatenate(a)[:num_samples], *parts)
     return x, log_weight
 

@@ -16,6 +16,7 @@ import tyro
 
 from egmjax.metrics import summarize_weights
 
+from .options import check_seed
 from .runs import load
 
 
@@ -48,11 +49,14 @@ def main(arguments: list[str] | None = None) -> None:
 def run(options: SampleOptions) -> Path:
     """Draws, writes, and prints what the weights say."""
     file = options.out or options.run / f"samples-{options.seed}.npz"
+    if file.suffix != ".npz":  # numpy would append it
+        file = file.with_name(f"{file.name}.npz")
+    check_seed(options.seed)
     if options.num < 1:
         raise ValueError(f"num: at least 1, got {options.num}")
     if file.exists() and not options.overwrite:
         raise ValueError(f"out: {file} exists; give --overwrite to replace it")
-    x, log_weight = load(options.run).sample(jax.random.key(options.seed), options.num)
+    x, log_weight = load(options.run).sample(jax.random.fold_in(jax.random.key(options.seed), 3), options.num)
     components = {f"x{i}": a for i, a in enumerate(x)} if isinstance(x, tuple) else {"x": x}
     try:
         np.savez(file, **components, log_weight=log_weight)

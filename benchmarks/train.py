@@ -14,7 +14,7 @@ import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -23,11 +23,11 @@ import tyro
 import egmjax
 from egmjax import metrics
 from egmjax.plotting import plot_report
-from egmjax.training import fit, write_atomically
+from egmjax.training import TrainState, fit, write_atomically
 
 from .options import TARGETS, Options, check, configuration, read_configuration
 from .report import FLOOR_SEED, clean, compare, table
-from .runs import checkpoints, draw, weigh
+from .runs import checkpoints, compile_roll_out, draw, weigh
 from .setups import Setup, build
 
 
@@ -35,11 +35,11 @@ def main(arguments: list[str] | None = None) -> None:
     """The command; bad input ends it with one sentence and exit code 2."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        name, options = parse(arguments)
-        run(name, options)
+        run = prepare(*parse(arguments))
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    train(run)
 
 
 def parse(arguments: list[str]) -> tuple[str, Options]:
@@ -59,8 +59,18 @@ def parse(arguments: list[str]) -> tuple[str, Options]:
     return name, options
 
 
-def run(name: str, options: Options) -> dict[str, Any]:
-    """Trains, evaluates, writes the folder, prints the report and returns it."""
+class Run(NamedTuple):
+    """A run about to start or to go on."""
+
+    name: str
+    options: Options
+    setup: Setup
+    folder: Path
+    state: TrainState
+
+
+def prepare(name: str, options: Options) -> Run:
+    """Builds everything that bad input can spoil: functions, folder, and the state to start from."""
     setup = build(name, options)
     folder = prepare_folder(name, options)
     store = checkpoints(folder, name, options)
@@ -68,11 +78,17 @@ def run(name: str, options: Options) -> dict[str, Any]:
     if options.resume and store.latest() is not None:
         state = store.restore(state)
         print(f"resuming after iteration {int(state.iteration)}")
+    return Run(name, options, setup, folder, state)
+
+
+def train(run: Run) -> dict[str, Any]:
+    """Trains, evaluates, writes the folder, prints the report and returns it."""
+    name, options, setup, folder, state = run
     result = fit(
         setup.trainer,
         state,
         options.iterations,
-        checkpoints=store,
+        checkpoints=checkpoints(folder, name, options),
         checkpoint_every=options.checkpoint_every,
         metrics_file=folder / "metrics.jsonl",
         energies_per_iteration=setup.energies_per_iteration,
@@ -98,13 +114,15 @@ def prepare_folder(name: str, options: Options) -> Path:
         raise ValueError("resume: cannot be combined with --overwrite")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         if options.resume:
-            if configuration(*read_configuration(folder)) != json.loads(json.dumps(config)):
+            there, here = configuration(*read_configuration(folder)), json.loads(json.dumps(config))
+            changed = [k for k in {**there, **here} if there.get(k) != here.get(k)]
+            if changed:
                 raise ValueError(
-                    f"resume: {folder} holds a run of another configuration (see its config.json)"
+                    f"resume: {folder} holds a run of another configuration (differs in {', '.join(changed)})"
                 )
         elif not options.overwrite:
             raise ValueError(f"out: {folder} exists; give --resume to go on or --overwrite to start anew")
-        elif not (folder / "config.json").is_file():
+        elif not _is_run(folder):
             raise ValueError(f"overwrite: {folder} is not the folder of a run, so it is left alone")
         else:
             shutil.rmtree(folder)
@@ -117,14 +135,21 @@ def prepare_folder(name: str, options: Options) -> Path:
     return folder
 
 
+def _is_run(folder: Path) -> bool:
+    try:
+        return json.loads((folder / "config.json").read_text())["target"] in TARGETS
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def evaluate(
     name: str, options: Options, setup: Setup, params: Any, history: list[dict[str, float]], folder: Path
 ) -> dict[str, Any]:
     """Draws certified samples and holds them against what is exactly known; writes samples and picture."""
     target = setup.target
-    key_draw, key_weigh, key_floor = jax.random.split(jax.random.fold_in(jax.random.key(options.seed), 1), 3)
+    key_draw, key_weigh, key_floor = jax.random.split(jax.random.fold_in(jax.random.key(options.seed), 2), 3)
     started = time.perf_counter()
-    x, log_weight = draw(setup, params, key_draw, options.num_samples)
+    x, log_weight = draw(compile_roll_out(setup), params, key_draw, options.num_samples)
     sample_seconds = time.perf_counter() - started
     summary = metrics.summarize_weights(log_weight)
 

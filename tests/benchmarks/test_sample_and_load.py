@@ -1,0 +1,133 @@
+"""More certified samples from a finished run: the command and the function."""
+
+import jax
+import numpy as np
+import pytest
+
+from benchmarks import load, sample
+from tests.benchmarks.commands import command, refused, snapshot
+
+
+def test_load(finished):
+    run = load(finished("gb-rbm"))
+    assert run.name == "gb-rbm"
+    assert run.options.width == 8
+    (v, h), log_weight = run.sample(jax.random.key(3), 1500)  # more than a chunk, and not a multiple
+    assert v.shape == (1500, 2)
+    assert h.shape == (1500, 3)
+    assert log_weight.shape == (1500,)
+    assert np.all(np.isfinite(v))
+    assert set(np.unique(h)) <= {0, 1}
+    assert len(np.unique(v[:, 0])) > 1490, "chunks differ"
+    (again, _), log_weight_again = run.sample(jax.random.key(3), 1200)
+    np.testing.assert_array_equal(again, v[:1200])
+    np.testing.assert_array_equal(log_weight_again, log_weight[:1200])
+    (other, _), _ = run.sample(jax.random.key(4), 1200)
+    assert not np.array_equal(other, again)
+
+
+def test_load_takes_a_string_and_gives_the_averaged_parameters(finished):
+    folder = finished("ising")
+    run = load(str(folder))
+    assert run.setup.init(0).ema_params.keys() == run.params.keys()
+    x, log_weight = run.sample(jax.random.key(0), 10)
+    psi = jax.vmap(lambda s: run.setup.psi_fn(s, 1.0))(x)
+    assert np.all(np.isfinite(log_weight - psi))
+    moved = [
+        np.any(a != b) for a, b in zip(*map(jax.tree.leaves, (run.setup.init(0).ema_params, run.params)))
+    ]
+    assert any(moved)
+
+
+@pytest.mark.parametrize("num", [0, -1])
+def test_load_refuses_no_samples(num, finished):
+    with pytest.raises(ValueError, match="num_samples"):
+        load(finished("ising")).sample(jax.random.key(0), num)
+
+
+def test_load_of_nothing(tmp_path):
+    with pytest.raises(ValueError, match=r"no config\.json"):
+        load(tmp_path / "nothing")
+
+
+def test_load_of_a_run_without_a_checkpoint(a_run):
+    import shutil
+
+    shutil.rmtree(a_run / "checkpoints")
+    with pytest.raises(ValueError, match="checkpoint: none"):
+        load(a_run)
+
+
+def test_the_command_writes_samples(a_run, capsys):
+    sample.main([str(a_run), "--num", "1100"])
+    out = capsys.readouterr().out
+    file = a_run / "samples-1.npz"
+    for word in ("1100 samples", str(file), "log Z", "ESS", "Pareto k"):
+        assert word in out
+    with np.load(file) as data:
+        assert set(data) == {"x", "log_weight"}
+        assert data["x"].shape == (1100, 9)
+        assert data["log_weight"].shape == (1100,)
+        first = data["x"].copy()
+
+    before = snapshot(a_run)
+    line = refused(sample.main, [a_run, "--num", "1100"], capsys)
+    assert line.startswith("error: out: ")
+    assert "--overwrite" in line
+    assert snapshot(a_run) == before
+
+    sample.main([str(a_run), "--num", "1100", "--overwrite"])  # the same seed, the same samples
+    with np.load(file) as data:
+        np.testing.assert_array_equal(data["x"], first)
+    sample.main([str(a_run), "--num", "1100", "--seed", "2"])
+    with np.load(a_run / "samples-2.npz") as data:
+        assert not np.array_equal(data["x"], first)
+
+
+def test_samples_of_a_product(finished, tmp_path):
+    sample.main([str(finished("gb-rbm")), "--num", "40", "--out", str(tmp_path / "more.npz")])
+    with np.load(tmp_path / "more.npz") as data:
+        assert {k: data[k].shape for k in data} == {"x0": (40, 2), "x1": (40, 3), "log_weight": (40,)}
+
+
+def test_a_file_name_without_a_suffix_is_protected_too(finished, tmp_path, capsys):
+    run, file = finished("ising"), tmp_path / "more"
+    words = [str(run), "--num", "40", "--out", str(file)]
+    sample.main(words)
+    [written] = tmp_path.iterdir()
+    assert str(written) in capsys.readouterr().out
+    before = snapshot(tmp_path)
+    assert refused(sample.main, words, capsys).startswith("error: out: ")
+    assert snapshot(tmp_path) == before
+
+
+def test_refusals(a_run, tmp_path, capsys):
+    before = snapshot(a_run)
+    for num in ("0", "-3"):
+        assert refused(sample.main, [a_run, "--num", num], capsys).startswith("error: num: ")
+    assert "no config.json" in refused(sample.main, [tmp_path / "nothing"], capsys)
+    (tmp_path / "file").write_text("")
+    refused(sample.main, [tmp_path / "file"], capsys)
+    line = refused(sample.main, [a_run, "--num", "5", "--out", tmp_path / "file" / "x.npz"], capsys)
+    assert line.startswith("error: out: ")
+    refused(sample.main, [a_run, "--num", "5", "--seed", 2**80], capsys)
+    assert snapshot(a_run) == before
+
+
+def test_a_damaged_run(a_run, capsys):
+    for file in (a_run / "checkpoints" / "3").rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"")
+    assert refused(sample.main, [a_run], capsys).startswith("error: checkpoint: ")
+    (a_run / "config.json").write_text("[]")
+    assert "config.json" in refused(sample.main, [a_run], capsys)
+
+
+def test_help_and_exit_codes_of_the_process(tmp_path):
+    done = command("sample", "--help")
+    assert done.returncode == 0
+    assert "20000" in done.stdout
+    done = command("sample", tmp_path / "nothing")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("error: run: ")

@@ -1,0 +1,70 @@
+"""Every network, once. Contract tests run over this table; a new network is added here and inherits them.
+
+A case is a builder of `(network, space, output shape)`; `space` is that of the states, masks included.
+"""
+
+from egmjax.networks import (
+    ArrayHead,
+    LatticeDense,
+    LatticeNet,
+    ProductHead,
+    ResidualMLP,
+    ScalarHead,
+    head_for,
+)
+from egmjax.paths import CondOT, GaussianPath, Linear, MaskedPath
+from egmjax.processes import FlowProcess, MaskedProcess, ProductProcess
+from egmjax.states import Categorical, Real
+
+FLOW = FlowProcess(GaussianPath(CondOT(1.5), shape=(3,)))
+MATRIX_FLOW = FlowProcess(GaussianPath(CondOT(1.5), shape=(2, 3)))
+MASKED = MaskedProcess(MaskedPath(Linear(), sites=4, num_states=3))
+PRODUCT = ProductProcess((FLOW, MASKED))
+TORUS = Categorical(16, 2)
+
+
+def _mlp(process, **kwargs):
+    space, shape = process.path.space, process.prediction_shape()
+    return lambda: (ResidualMLP(space, shape, width=8, depth=2, **kwargs), space, shape)
+
+
+def _scalar(process):
+    space = process.path.space
+    return lambda: (ResidualMLP(space, (), width=8, depth=2), space, ())
+
+
+def _lattice(length, num_states=2, **kwargs):
+    process = MaskedProcess(MaskedPath(Linear(), sites=length**2, num_states=num_states))
+    space, shape = process.path.space, process.prediction_shape()
+    return lambda: (LatticeNet(length, num_states=num_states, width=6, **kwargs), space, shape)
+
+
+NETWORKS = {
+    "mlp_real": _mlp(FLOW, scale=2.0),
+    "mlp_real_matrix": _mlp(MATRIX_FLOW),
+    "mlp_categorical": _mlp(MASKED),
+    "mlp_categorical_without_time": _mlp(MASKED, use_time=False),
+    "mlp_product": _mlp(PRODUCT, scale=2.0),
+    "mlp_scalar_real": _scalar(FLOW),
+    "mlp_scalar_categorical": _scalar(MASKED),
+    "mlp_scalar_product": _scalar(PRODUCT),
+    "lattice_full": _lattice(3),
+    "lattice_full_three_states": _lattice(3, num_states=3, depth=3),
+    "lattice_radius": _lattice(4, radius=1),
+    "lattice_radius_zero": _lattice(3, radius=0),
+    "lattice_odd_full": _lattice(3, odd=True),
+    "lattice_odd_radius": _lattice(4, radius=1, odd=True, depth=3),
+    "lattice_shallow": _lattice(3, depth=1),
+}
+
+LAYERS = {  # network, features that it acts on, output shape
+    "array_head": lambda: (ArrayHead((2, 3)), (5,), (2, 3)),
+    "scalar_head": lambda: (ScalarHead(), (5,), ()),
+    "product_head": lambda: (ProductHead(((2,), (3, 2))), (5,), ((2,), (3, 2))),
+    "nested_product_head": lambda: (head_for(((2,), ((3,), (1, 2)))), (5,), ((2,), ((3,), (1, 2)))),
+    "lattice_dense_full": lambda: (LatticeDense(3, 4), (9, 2), (9, 4)),
+    "lattice_dense_radius": lambda: (LatticeDense(4, 4, radius=1), (16, 2), (16, 4)),
+    "lattice_dense_without_bias": lambda: (LatticeDense(3, 4, use_bias=False), (9, 2), (9, 4)),
+}
+
+SPACES = {"real": Real((3,)), "categorical": Categorical(4, 3), "product": (Real((3,)), Categorical(4, 3))}

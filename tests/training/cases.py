@@ -1,0 +1,156 @@
+"""Small trainers, one for each kind of process, and the checks that tests of training share."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from egmjax.estimators import psi_from_energy
+from egmjax.networks import LatticeNet, ResidualMLP
+from egmjax.paths import Linear, MaskedPath, stationary_path
+from egmjax.processes import FlowProcess, MaskedProcess, ProductProcess
+from egmjax.proposals import reference_posterior
+from egmjax.simulators import first_hitting_sampler, grid_sampler, time_grid
+from egmjax.targets import GaussianBernoulliRBM, GaussianMixture, Ising
+from egmjax.training import (
+    linear_temper,
+    make_trainer,
+    replay_buffer,
+    snis_objective,
+    weighted_objective,
+)
+
+KINDS = ("masked", "flow", "product")
+
+
+class Case(NamedTuple):
+    """A trainer with everything it was made of. `init(seed)` is its state at iteration 0."""
+
+    trainer: object
+    init: object
+    process: object
+    sampler: object
+    psi_fn: object
+    apply_fn: object
+
+
+def target_of(kind):
+    return {
+        "masked": lambda: Ising(length=3, beta=0.2),
+        "flow": GaussianMixture.three_modes,
+        "product": GaussianBernoulliRBM.six_modes,
+    }[kind]()
+
+
+def parts(kind, *, width=8, num_steps=6, scale=3.0):
+    """Process, sampler and network."""
+    if kind == "masked":
+        process = MaskedProcess(MaskedPath(Linear(), sites=9, num_states=2))
+        return process, first_hitting_sampler(process), LatticeNet(3, width=width, odd=True)
+    flow = FlowProcess(stationary_path((2,), scale=scale))
+    process = flow
+    if kind == "product":
+        process = ProductProcess((flow, MaskedProcess(MaskedPath(Linear(), sites=3, num_states=2))))
+    network = ResidualMLP(process.path.space, process.prediction_shape(), width=width, depth=1, scale=scale)
+    return process, grid_sampler(process, time_grid(num_steps)), network
+
+
+def make(
+    kind,
+    *,
+    energy_fn=None,
+    objective=None,
+    num_rollouts=32,
+    batch_size=16,
+    updates=2,
+    capacity=64,
+    num_proposals=8,
+    learning_rate=2e-3,
+    build=parts,
+    **kwargs,
+):
+    """A trainer of `kind`; the objective defaults to weighted for spins and to snis elsewhere."""
+    process, sampler, network = build(kind)
+    energy_fn = energy_fn or target_of(kind).energy
+    psi_fn = psi_from_energy(energy_fn, process.path)
+    objective = objective or ("weighted" if kind == "masked" else "snis")
+    chosen = (
+        weighted_objective(process)
+        if objective == "weighted"
+        else snis_objective(
+            process, reference_posterior(process.path), psi_fn, num_proposals=num_proposals, chunk_size=64
+        )
+    )
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(learning_rate))
+    trainer = make_trainer(
+        process,
+        sampler,
+        chosen,
+        replay_buffer(capacity, weighted=chosen.weighted),
+        psi_fn,
+        network.apply,
+        optimizer,
+        num_rollouts=num_rollouts,
+        batch_size=batch_size,
+        updates_per_iteration=updates,
+        **{"temper_fn": linear_temper(0.5, 4), "last_time": 0.999, **kwargs},
+    )
+
+    jitted_init = jax.jit(network.init)
+
+    def init(seed=0):
+        key_network, key_train = jax.random.split(jax.random.key(seed))
+        params = jitted_init(key_network, process.path.sample_prior(key_network), jnp.zeros(()))
+        return trainer.init(key_train, params)
+
+    return Case(trainer, init, process, sampler, psi_fn, network.apply)
+
+
+@functools.cache
+def shared(kind):
+    """The trainer of `kind` with all defaults and its compiled step; many tests look at the same one."""
+    case = make(kind)
+    return case, jax.jit(case.trainer.step)
+
+
+def roll_out(case, params, key, num):
+    """States and log-weights `[num]` of the model with these parameters."""
+
+    @jax.jit
+    def run(params):
+        out = jax.vmap(lambda k: case.sampler.sample(k, lambda x, t: case.apply_fn(params, x, t)))(
+            jax.random.split(key, num)
+        )
+        return out.x, out.log_weight + jax.vmap(lambda x: case.psi_fn(x, 1.0))(out.x)
+
+    x, log_weight = run(params)
+    return x, np.asarray(log_weight, np.float64)
+
+
+def ess_and_log_z(log_weight):
+    """ESS fraction, log Z and its standard error by the delta method, in float64."""
+    w = np.exp(log_weight - log_weight.max())
+    ess = w.sum() ** 2 / (len(w) * (w**2).sum())
+    return ess, float(np.log(w.mean()) + log_weight.max()), float(np.sqrt((1 / ess - 1) / len(w)))
+
+
+def as_data(leaf):
+    """An array of numbers, for typed keys as well."""
+    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        leaf = jax.random.key_data(leaf)
+    return np.asarray(leaf)
+
+
+def assert_identical(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b)):
+        assert x.dtype == y.dtype
+        np.testing.assert_array_equal(as_data(x), as_data(y))
+
+
+def assert_finite(tree):
+    for leaf in jax.tree.leaves(tree):
+        assert np.all(np.isfinite(as_data(leaf)))
