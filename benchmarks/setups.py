@@ -75,7 +75,6 @@ def build(name: str, options: Options) -> Setup:
         updates_per_iteration=options.updates_per_iteration,
         ema_decay=options.ema_decay,
         temper_fn=linear_temper(options.temper_start, round(options.temper_fraction * options.iterations)),
-        last_time=0.999,  # beyond, the hazard of a masked site, 1 / (1 - t), is all noise
     )
     per_iteration = (
         options.num_rollouts + options.updates_per_iteration * options.batch_size * objective.num_energies

@@ -81,7 +81,6 @@ trainer = training.make_trainer(
     num_rollouts=500,
     batch_size=256,
     updates_per_iteration=20,
-    last_time=0.999,
 )
 params = network.init(jax.random.key(0), process.path.sample_prior(jax.random.key(0)), jnp.zeros(()))
 result = training.fit(trainer, trainer.init(jax.random.key(1), params), num_iterations=30)

@@ -52,22 +52,25 @@ def make_trainer(
     apply_fn: ApplyFn,
     optimizer: optax.GradientTransformation,
     *,
-    num_rollouts: int,
-    batch_size: int,
-    updates_per_iteration: int,
+    num_rollouts: int = 512,
+    batch_size: int = 512,
+    updates_per_iteration: int = 8,
     ema_decay: float = 0.99,
     temper_fn: Callable[[jax.Array], jax.Array] = lambda iteration: jnp.ones(()),
     weight_fn: Callable[[jax.Array], jax.Array] = jnp.ones_like,
-    last_time: float = 1.0,
+    last_time: float = 0.999,
     mesh: jax.sharding.Mesh | None = None,
 ) -> Trainer:
     """Composes a trainer.
 
-    `temper_fn(iteration)` scales `psi` in the buffer's weights and the objective; `weight_fn(t)` weights the
-    divergence; times are stratified over `[0, last_time)`; roll-outs use the exponential moving average of the
-    parameters (bias-corrected: decay `min(ema_decay, (1+n)/(10+n))`). With a `mesh`, roll-outs and batches are
-    sharded over its first axis and parameters replicated. Metrics are scalars: `loss`, `ess_fraction`, `log_z`,
-    `elbo` of the fresh roll-outs under the untempered target, `num_nonfinite`, and the objective's own.
+    An iteration makes `num_rollouts` samples and `updates_per_iteration` gradient steps of `batch_size` states.
+    `temper_fn(iteration)` scales `psi` in the buffer's weights and in the objective; `weight_fn(t)` weights the
+    divergence. Times are stratified over `[0, last_time)`: close to 1 the hazard of a masked site, 1 / (1 - t),
+    is all noise. Roll-outs use the exponential moving average of the parameters (bias-corrected: decay
+    `min(ema_decay, (1+n)/(10+n))`). With a `mesh`, roll-outs and batches are sharded over its first axis and
+    parameters replicated. Metrics are scalars: `loss`, `grad_norm`; `ess_fraction`, `log_z` and `elbo` of the fresh
+    roll-outs under the untempered target; `num_nonfinite`, `temper`, and the objective's own. Raises `ValueError`
+    for a count below one.
     """
     for name, value in (
         ("num_rollouts", num_rollouts),
