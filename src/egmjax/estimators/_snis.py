@@ -104,9 +104,7 @@ def snis(
         bad = bad + jnp.sum(real & ~finite, dtype=jnp.int32)
         log_w = jnp.where(real & finite, log_w, -jnp.inf)
         # the weight of such a proposal is zero, but zero times nan or infinity is not
-        xr = jax.tree.map(
-            lambda x: jnp.where(finite.reshape(size, *(1,) * (x.ndim - 1)), x, jnp.zeros_like(x)), xr
-        )
+        xr = jax.tree.map(lambda x: _clear(x, finite), xr)
         new_peak = jnp.maximum(peak, jnp.max(log_w))
         shift = jnp.where(jnp.isfinite(new_peak), new_peak, 0.0)
         w, decay = jnp.exp(log_w - shift), jnp.exp(peak - shift)
@@ -132,3 +130,10 @@ def snis(
     )
     log_normalizer = jnp.where(total > 0, peak + jnp.log(safe) - math.log(num_proposals), -jnp.inf)
     return SNISEstimate(jax.tree.map(lambda s: s / safe, sums), log_normalizer, info)
+
+
+def _clear(x: jax.Array, finite: jax.Array) -> jax.Array:
+    """Zero where the weight is: zero times nan or infinity is not zero."""
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        return x
+    return jnp.where(finite.reshape(-1, *(1,) * (x.ndim - 1)), x, 0.0)
