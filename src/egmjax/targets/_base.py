@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from .._pytree import frozen_pytree
-from ..states import Space
+from ..states import Categorical, Space
 
 
 @frozen_pytree
@@ -61,6 +62,32 @@ class Target:
     def mode_index(self, x: Any) -> jax.Array:
         """The cell of the mode partition that `x` lies in, an integer scalar; see `mode_weights`."""
         raise NotImplementedError
+
+    def site_energies(self, x: Any) -> jax.Array:
+        """`E(x[i <- s])` for every site and symbol of a categorical state, `[sites, num_states]`.
+
+        Up to a constant for each site, so `softmax(-site_energies, -1)` is the law of site `i` given the others.
+        For a tuple with one categorical component, of that component. Costs `sites * num_states` energies here;
+        a target overrides it where differences of energy are cheaper. Raises `ValueError` where no component, or
+        more than one, is categorical.
+        """
+        parts, spaces = (x, self.space) if isinstance(self.space, tuple) else ((x,), (self.space,))
+        which = [i for i, space in enumerate(spaces) if isinstance(space, Categorical)]
+        if len(which) != 1:
+            raise ValueError(f"x: site energies need exactly one categorical component, got {self.space}")
+        index, space = which[0], spaces[which[0]]
+        assert isinstance(space, Categorical)
+
+        def changed(site: jax.Array, symbol: jax.Array) -> jax.Array:
+            new = parts[index].at[site].set(symbol.astype(parts[index].dtype))
+            return self.energy(
+                (*parts[:index], new, *parts[index + 1 :]) if isinstance(self.space, tuple) else new
+            )
+
+        over_symbols = jax.vmap(changed, in_axes=(None, 0))
+        return jax.vmap(over_symbols, in_axes=(0, None))(
+            jnp.arange(space.sites), jnp.arange(space.num_states)
+        )
 
     @property
     def symmetric_under_flip(self) -> bool:
