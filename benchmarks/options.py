@@ -94,8 +94,8 @@ class FlowOptions(Options):
     """Standard deviation of the Gaussian reference: about the size of the target, in its own units."""
     num_steps: int = 40
     """Steps of the sampler from t=0 to t=1."""
-    stepper: Literal["heun", "midpoint", "euler"] = "heun"
-    """Heun and midpoint are of order two with two network calls a step, Euler of order one with one."""
+    stepper: Literal["heun", "euler"] = "heun"
+    """Heun is of order two with two network calls a step, Euler of order one with one."""
 
 
 @dataclass(kw_only=True)

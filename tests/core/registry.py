@@ -19,6 +19,7 @@ from egmjax.paths import (
     GaussianPath,
     Linear,
     MaskedPath,
+    MixturePath,
     Ordered,
     Polynomial,
     ProductPath,
@@ -26,7 +27,14 @@ from egmjax.paths import (
     VarianceExploding,
     VariancePreserving,
 )
-from egmjax.processes import FlowProcess, MaskedProcess, ProductProcess
+from egmjax.processes import (
+    DiffusionProcess,
+    FlowProcess,
+    MaskedProcess,
+    MixtureProcess,
+    ProductProcess,
+    SuperpositionProcess,
+)
 from egmjax.proposals import from_density, model_rollout, reference_posterior
 from egmjax.simulators import first_hitting_sampler, grid_sampler, time_grid
 from egmjax.states import Categorical, Real
@@ -115,6 +123,11 @@ def masked_path(name, num_states=3):
     return MaskedPath(MASKED_SCHEDULES[name](), sites=2, num_states=num_states)
 
 
+def mixture_path(name, prior=None, num_states=3):
+    prior = None if prior is None else jnp.asarray(prior, dtype=float)
+    return MixturePath(MASKED_SCHEDULES[name](), prior, sites=2, num_states=num_states)
+
+
 def _product_path():
     return ProductPath((gaussian_path("condot"), masked_path("linear")))
 
@@ -122,12 +135,22 @@ def _product_path():
 PATHS = {
     **{f"gaussian_{name}": (lambda name=name: gaussian_path(name)) for name in GAUSSIAN_SCHEDULES},
     **{f"masked_{name}": (lambda name=name: masked_path(name)) for name in MASKED_SCHEDULES},
+    "mixture_uniform": lambda: mixture_path("cosine"),
+    "mixture_prior": lambda: mixture_path("linear", [0.5, 0.2, 0.3]),
     "product": _product_path,
 }
 
 PROCESSES = {
     "flow_heun": lambda: FlowProcess(gaussian_path("trigonometric")),
-    "flow_midpoint": lambda: FlowProcess(gaussian_path("variance_exploding"), stepper="midpoint"),
+    "flow_steep": lambda: FlowProcess(gaussian_path("variance_exploding")),
+    "diffusion": lambda: DiffusionProcess(gaussian_path("condot"), noise=1.0),
+    "diffusion_weak": lambda: DiffusionProcess(gaussian_path("variance_preserving"), noise=jnp.asarray(0.3)),
+    "flow_and_diffusion": lambda: SuperpositionProcess(
+        (FlowProcess(gaussian_path("trigonometric")), DiffusionProcess(gaussian_path("trigonometric"), 2.0)),
+        (0.4, 0.6),
+    ),
+    "mixture_uniform": lambda: MixtureProcess(mixture_path("polynomial")),
+    "mixture_prior": lambda: MixtureProcess(mixture_path("linear", [0.5, 0.2, 0.3]), weighting="uniform"),
     "flow_euler": lambda: FlowProcess(gaussian_path("condot"), stepper="euler"),
     "masked_rate": lambda: MaskedProcess(masked_path("polynomial")),
     "masked_uniform": lambda: MaskedProcess(masked_path("ordered"), weighting="uniform"),

@@ -82,7 +82,7 @@ def all_of_process(process, key, xt, xs, xr, t, s):
         "state": state,
         "step": increment,
         "cached": process.step(key, xt, predict_fn, t, s, prediction)[1],
-        "increment": process.increment(xt, state, predict_fn, t, s),
+        "increment": process.increment(key, xt, state, predict_fn, t, s),
         "backward": process.backward(key, state, predict_fn, t, s),
     }
 

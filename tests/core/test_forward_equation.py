@@ -77,7 +77,7 @@ def test_masked(name, x64):
 
 @pytest.mark.parametrize("name", GAUSSIAN_SCHEDULES)
 def test_flow(name, x64):
-    process = FlowProcess(gaussian_path(name, (1,)), stepper="midpoint")
+    process = FlowProcess(gaussian_path(name, (1,)))
     for t in TIMES:
         for fn in TEST_FUNCTIONS.values():
             assert flow_residual(process, GAUSSIAN_FORMS[name], t, fn) < 1e-7

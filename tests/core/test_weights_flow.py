@@ -74,17 +74,19 @@ def test_mean_weight_is_z_for_a_spoiled_network(stepper, dim):
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_mean_weight_is_z_on_every_path(name):
-    process = process_of("midpoint", schedule=SCHEDULES[name])
+    process = process_of("heun", schedule=SCHEDULES[name])
     _, log_w = forward(process, LINE, garbage(process, gain=0.2), steps=6)
     score, error = weight_score(log_w, LOG_Z)
     assert score < K
     assert error < 0.03
 
 
-@pytest.mark.parametrize("stepper", ["euler", "heun", "midpoint"])
-def test_exact_network_tends_to_ess_one(stepper):
-    """Midpoint on a schedule that is steep at `t=1`, where Heun's rule has no second velocity."""
-    process = process_of(stepper, 2, SCHEDULES["variance_preserving"] if stepper == "midpoint" else None)
+@pytest.mark.parametrize(
+    ("stepper", "schedule"), [("euler", None), ("heun", None), ("heun", "variance_preserving")]
+)
+def test_exact_network_tends_to_ess_one(stepper, schedule):
+    """Also on a schedule whose slope is infinite at `t=1`: the angle of the path is what steps are taken in."""
+    process = process_of(stepper, 2, SCHEDULES.get(schedule))
     steps = (5, 20, 80) if stepper == "heun" else (5, 80)
     predict_fn = PLANE.residual(process.path)
     ess = [ess_fraction(forward(process, PLANE, predict_fn, n, num=4000)[1]) for n in steps]
@@ -180,9 +182,6 @@ def test_folding_map_voids_the_certificate():
     assert np.isnan(np.asarray(log_w)).mean() > 0.2
     with pytest.raises(ValueError, match="stepper"):
         FlowProcess(process.path, stepper="trapezoid")
-    for name in ("variance_preserving", "variance_exploding"):
-        with pytest.raises(ValueError, match="infinite slope"):
-            process_of("heun", schedule=SCHEDULES[name])
 
 
 # -- seeded faults ---------------------------------------------------------------------------------------

@@ -1,8 +1,9 @@
 """Paths from prior to data: schedules, Gaussian paths, masked mixtures, products."""
 
 from ._base import Path
-from ._gaussian import EndpointBelief, GaussianPath, stationary_path
+from ._gaussian import Angle, EndpointBelief, GaussianPath, stationary_path
 from ._masked import MaskedPath
+from ._mixture import MixturePath
 from ._product import ProductPath
 from ._schedules import (
     CondOT,
@@ -19,6 +20,7 @@ from ._schedules import (
 )
 
 __all__ = [
+    "Angle",
     "CondOT",
     "Cosine",
     "EndpointBelief",
@@ -26,6 +28,7 @@ __all__ = [
     "GaussianSchedule",
     "Linear",
     "MaskedPath",
+    "MixturePath",
     "MixtureSchedule",
     "Ordered",
     "Path",

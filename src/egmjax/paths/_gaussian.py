@@ -5,6 +5,13 @@
 The reference density is `N(mean, scale^2)`; its noised version at `t` is `N(alpha_t mean, V_t)` with
 `V_t = alpha_t^2 scale^2 + sigma_t^2`, and the prior is that law at `t=0`: where `alpha_0 > 0` (variance
 exploding or preserving) this matches the moments of the reference instead of ignoring them.
+
+In standard units `z = (x_t - alpha mean) / sqrt(V)` every Gaussian path is one rotation,
+
+    z = sin(theta) (x_1 - mean) / scale + cos(theta) eps,     tan(theta) = alpha scale / sigma,
+
+from `theta(0)` to exactly `pi / 2`. Processes move in `z` by `theta`, where the reference is standard normal at
+every time and no schedule is steep.
 """
 
 from __future__ import annotations
@@ -19,6 +26,14 @@ from .._pytree import frozen_pytree, static
 from ..states import Real
 from ._base import Path, Scalar, as_time, check_times
 from ._schedules import GaussianSchedule, Trigonometric, derivative
+
+
+class Angle(NamedTuple):
+    """`sin`, `cos` and the angle itself, scalars or the shape of `scale`; `cos` is exactly 0 at `t=1`."""
+
+    sin: jax.Array
+    cos: jax.Array
+    theta: jax.Array
 
 
 class EndpointBelief(NamedTuple):
@@ -42,9 +57,7 @@ class GaussianPath(Path):
         return Real(self.shape)
 
     def sample_prior(self, key: jax.Array) -> jax.Array:
-        alpha, sigma = self.coefficients(0.0)
-        sd = jnp.sqrt(self._reference_variance(alpha, sigma))
-        return alpha * self.mean + sd * jax.random.normal(key, self.shape)
+        return self.unstandardize(jax.random.normal(key, self.shape), 0.0)
 
     def prior_log_prob(self, x0: jax.Array) -> jax.Array:
         return self.log_reference(x0, 0.0)
@@ -114,26 +127,59 @@ class GaussianPath(Path):
         c, v = self.chain(t, r)
         return (sigma_t**2 * xr - c * sigma_r**2 * xt) / (alpha_r * v)
 
+    def angle(self, t: Scalar) -> Angle:
+        """How far the rotation from noise to data has come at `t`."""
+        alpha, sigma = self.coefficients(t)
+        return self._angle(alpha, sigma)
+
+    def angular_speed(self, t: Scalar) -> jax.Array:
+        """`d theta / dt = (alpha' sigma - alpha sigma') scale / V`."""
+        t = as_time(t)
+        alpha, alpha_dot = derivative(self.schedule.alpha, t)
+        sigma, sigma_dot = derivative(self.schedule.sigma, t)
+        return (alpha_dot * sigma - alpha * sigma_dot) * self.scale / self._reference_variance(alpha, sigma)
+
+    def reference_moments(self, t: Scalar) -> tuple[jax.Array, jax.Array]:
+        """Mean `alpha mean` and standard deviation `sqrt(V)` of the noised reference."""
+        alpha, sigma = self.coefficients(t)
+        return alpha * self.mean, jnp.sqrt(self._reference_variance(alpha, sigma))
+
+    def standardize(self, x: jax.Array, t: Scalar) -> jax.Array:
+        """`z = (x - alpha mean) / sqrt(V)`: standard normal under the noised reference."""
+        mean, std = self.reference_moments(t)
+        return (x - mean) / std
+
+    def unstandardize(self, z: jax.Array, t: Scalar) -> jax.Array:
+        """The inverse of `standardize`."""
+        mean, std = self.reference_moments(t)
+        return mean + std * z
+
     def velocity(self, residual: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
         """The velocity whose endpoint is `belief.mean + belief.scale * residual`.
 
-        `u = (sigma'/sigma)(x - alpha z) + alpha' z` with the division by `sigma` carried out by hand, so it
-        is finite up to `t=1` wherever the slope of `sigma` is.
+        `z` moves at `theta' residual`; the rest is how `alpha mean` and `V` move. Finite wherever the slope of
+        `sigma` is.
         """
         t = as_time(t)
         alpha, alpha_dot = derivative(self.schedule.alpha, t)
         sigma, sigma_dot = derivative(self.schedule.sigma, t)
         variance = self._reference_variance(alpha, sigma)
-        drift = sigma * sigma_dot * (xt - alpha * self.mean) / variance
-        gain = (alpha_dot * sigma - alpha * sigma_dot) * self.scale / jnp.sqrt(variance)
-        return drift + alpha_dot * self.endpoint_belief(xt, t).mean + gain * residual
+        growth = (alpha * alpha_dot * self._scale2 + sigma * sigma_dot) / variance
+        drift = alpha_dot * self.mean + growth * (xt - alpha * self.mean)
+        return drift + self.angular_speed(t) * jnp.sqrt(variance) * residual
 
     def score(self, residual: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
-        """`grad log p_t` for that endpoint: `-(x - alpha mean) / V + alpha scale / (sigma sqrt(V)) residual`."""
+        """`grad log p_t` for that endpoint, `(-z + tan(theta) residual) / sqrt(V)`; infinite at `t=1`."""
         alpha, sigma = self.coefficients(t)
         variance = self._reference_variance(alpha, sigma)
         gain = alpha * self.scale / (sigma * jnp.sqrt(variance))
         return -(xt - alpha * self.mean) / variance + gain * residual
+
+    def residual(self, score: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
+        """The inverse of `score`: the residual whose score that is, infinite where `alpha = 0`."""
+        alpha, sigma = self.coefficients(t)
+        root = jnp.sqrt(self._reference_variance(alpha, sigma))
+        return sigma / (alpha * self.scale) * (root * score + self.standardize(xt, t))
 
     @property
     def _scale2(self) -> jax.Array:
@@ -141,6 +187,12 @@ class GaussianPath(Path):
 
     def _reference_variance(self, alpha: jax.Array, sigma: jax.Array) -> jax.Array:
         return alpha**2 * self._scale2 + sigma**2
+
+    def _angle(self, alpha: jax.Array, sigma: jax.Array) -> Angle:
+        root = jnp.sqrt(self._reference_variance(alpha, sigma))
+        # broadcast: with a scale for each coordinate sigma alone has no shape
+        sin, cos = jnp.broadcast_arrays(alpha * self.scale / root, sigma / root)
+        return Angle(sin, cos, jnp.arctan2(sin, cos))
 
     def _reference_posterior(self, xt: jax.Array, t: Scalar, r: Scalar) -> tuple[jax.Array, jax.Array]:
         c, v = self.chain(t, r)

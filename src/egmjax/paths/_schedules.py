@@ -28,11 +28,6 @@ def derivative(fn: Any, t: float | jax.Array) -> tuple[jax.Array, jax.Array]:
 class GaussianSchedule:
     """`alpha(t)` and `sigma(t)`, scalars; `sigma / alpha` must not increase with `t` (Markov noising)."""
 
-    @property
-    def is_steep_at_one(self) -> bool:
-        """Whether the slope of `sigma` is infinite at `t=1`."""
-        return False
-
     def alpha(self, t: jax.Array) -> jax.Array:
         raise NotImplementedError
 
@@ -79,10 +74,6 @@ class VariancePreserving(GaussianSchedule):
     beta_min: float | jax.Array = 0.1
     beta_max: float | jax.Array = 20.0
 
-    @property
-    def is_steep_at_one(self) -> bool:
-        return True
-
     def _exponent(self, t: jax.Array) -> jax.Array:
         u = 1.0 - t
         return 0.5 * u**2 * (self.beta_max - self.beta_min) + u * self.beta_min
@@ -103,10 +94,6 @@ class VarianceExploding(GaussianSchedule):
 
     sigma_min: float | jax.Array = 0.01
     sigma_max: float | jax.Array = 20.0
-
-    @property
-    def is_steep_at_one(self) -> bool:
-        return True
 
     def alpha(self, t: jax.Array) -> jax.Array:
         return jnp.ones_like(t)

@@ -1,8 +1,23 @@
-"""Processes: flow, masked jump, product. A process holds its path and says how to learn and follow it."""
+"""Processes: flow, diffusion, jumps, superposition, product.
+
+A process holds its path and says how to learn and follow it.
+"""
 
 from ._base import PredictFn, Process
+from ._diffusion import DiffusionProcess
 from ._flow import FlowProcess
 from ._masked import MaskedProcess
+from ._mixture import MixtureProcess
 from ._product import ProductProcess
+from ._superposition import SuperpositionProcess
 
-__all__ = ["FlowProcess", "MaskedProcess", "PredictFn", "Process", "ProductProcess"]
+__all__ = [
+    "DiffusionProcess",
+    "FlowProcess",
+    "MaskedProcess",
+    "MixtureProcess",
+    "PredictFn",
+    "Process",
+    "ProductProcess",
+    "SuperpositionProcess",
+]

@@ -73,6 +73,11 @@ class Process:
         """A draw of `x_t` from the backward kernel `b(. | x_s)`."""
         raise NotImplementedError
 
-    def increment(self, xt: Any, xs: Any, predict_fn: PredictFn, t: Scalar, s: Scalar) -> jax.Array:
-        """The increment of the log-weight of the step from `xt` to `xs`."""
+    def increment(
+        self, key: jax.Array, xt: Any, xs: Any, predict_fn: PredictFn, t: Scalar, s: Scalar
+    ) -> jax.Array:
+        """The increment of the log-weight of the move between `xt` and `xs`.
+
+        `key` is the one that `step` or `backward` made the move with: auxiliary choices are functions of it.
+        """
         raise NotImplementedError

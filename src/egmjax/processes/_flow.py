@@ -2,8 +2,8 @@
 
     prediction   residual eta, the endpoint in units of what the reference leaves open:
                  E[x_1 | x_t] = belief.mean + belief.scale * eta
-    step         x_s = Phi(x_t), Euler or Heun
-    increment    log |det dPhi/dx| + log reference_s(x_s) - log reference_t(x_t)
+    step         dz / dtheta = eta in the standard units z of the path, Euler or Heun: z_s = Phi(z_t)
+    increment    log |det dPhi/dz| + log N(z_s; 0, I) - log N(z_t; 0, I)
 
 The determinant is that of the discrete map itself, by `dim` forward derivatives, so the weights are exact for
 any step size at which the map is one to one. A determinant that is not positive voids the certificate: the
@@ -32,23 +32,17 @@ NEWTON_STEPS = 8  # quadratic convergence: a step is a small change of the ident
 class FlowProcess(Process):
     """The probability flow of a `GaussianPath`.
 
-    `stepper`: "heun" or "midpoint" (second order, two network calls) or "euler" (first order, one). Heun's
-    evaluates the velocity at `t=1`, which schedules with an infinite slope there do not have. Raises
-    `ValueError` for an unknown stepper, or for "heun" on such a schedule.
+    `stepper`: "heun" (second order, two network calls) or "euler" (first order, one). Steps are taken in standard
+    units along the angle of the path, in which nothing is steep at `t=1`. Raises `ValueError` for an unknown
+    stepper.
     """
 
     gaussian: GaussianPath
-    stepper: Literal["heun", "midpoint", "euler"] = static(default="heun")
+    stepper: Literal["heun", "euler"] = static(default="heun")
 
     def __post_init__(self) -> None:
-        if self.stepper not in ("heun", "midpoint", "euler"):
-            raise ValueError(f'stepper: expected "heun", "midpoint" or "euler", got {self.stepper!r}')
-        schedule = getattr(self.gaussian, "schedule", None)
-        if self.stepper == "heun" and getattr(schedule, "is_steep_at_one", False):
-            kind = type(schedule).__name__
-            raise ValueError(
-                f'stepper: sigma of {kind} has an infinite slope at t=1; use "midpoint" or "euler"'
-            )
+        if self.stepper not in ("heun", "euler"):
+            raise ValueError(f'stepper: expected "heun" or "euler", got {self.stepper!r}')
 
     @property
     def path(self) -> GaussianPath:
@@ -63,8 +57,7 @@ class FlowProcess(Process):
 
     def target(self, xt: jax.Array, xr: jax.Array, t: Scalar, r: Scalar = 1.0) -> jax.Array:
         """`(endpoint - belief.mean) / belief.scale`, shape of the state."""
-        belief = self.path.endpoint_belief(xt, t)
-        return (self.path.endpoint(xt, xr, t, r) - belief.mean) / belief.scale
+        return residual_target(self.path, xt, xr, t, r)
 
     def divergence(self, target: jax.Array, prediction: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
         """Squared error: that of the endpoint over the variance of the reference's belief."""
@@ -83,8 +76,9 @@ class FlowProcess(Process):
         prediction: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array]:
         # a cached prediction is of no use here: the determinant differentiates through the call
-        xs, log_det = self._map_with_log_det(xt, predict_fn, t, s)
-        return xs, log_det + self.path.log_reference(xs, s) - self.path.log_reference(xt, t)
+        zt = self.path.standardize(xt, t)
+        zs, log_det = self._map_with_log_det(zt, predict_fn, t, s)
+        return self.path.unstandardize(zs, s), log_det + _log_normal_ratio(zs, zt)
 
     def backward(
         self, key: jax.Array, xs: jax.Array, predict_fn: PredictFn, t: Scalar, s: Scalar
@@ -92,47 +86,57 @@ class FlowProcess(Process):
         """Inverts the step by Newton's method; `nan` where it has not converged."""
         t, s = as_time(t), as_time(s)
         size = math.prod(self.path.shape)
+        zs = self.path.standardize(xs, s)
 
-        def newton(_: int, x: jax.Array) -> jax.Array:
-            value, jacobian = self._map_with_jacobian(x, predict_fn, t, s)
-            return x - jnp.linalg.solve(jacobian, (value - xs).reshape(size)).reshape(x.shape)
+        def newton(_: int, z: jax.Array) -> jax.Array:
+            value, jacobian = self._map_with_jacobian(z, predict_fn, t, s)
+            return z - jnp.linalg.solve(jacobian, (value - zs).reshape(size)).reshape(z.shape)
 
-        xt = jax.lax.fori_loop(0, NEWTON_STEPS, newton, xs)
-        error = jnp.max(jnp.abs(self._map(xt, predict_fn, t, s) - xs))
-        tolerance = 1e3 * jnp.finfo(xs.dtype).eps * (1.0 + jnp.max(jnp.abs(xs)))
-        return jnp.where(error < tolerance, xt, jnp.nan)
+        zt = jax.lax.fori_loop(0, NEWTON_STEPS, newton, zs)
+        error = jnp.max(jnp.abs(self._map(zt, predict_fn, t, s) - zs))
+        tolerance = 1e3 * jnp.finfo(zs.dtype).eps * (1.0 + jnp.max(jnp.abs(zs)))
+        return jnp.where(error < tolerance, self.path.unstandardize(zt, t), jnp.nan)
 
     def increment(
-        self, xt: jax.Array, xs: jax.Array, predict_fn: PredictFn, t: Scalar, s: Scalar
+        self, key: jax.Array, xt: jax.Array, xs: jax.Array, predict_fn: PredictFn, t: Scalar, s: Scalar
     ) -> jax.Array:
-        _, log_det = self._map_with_log_det(xt, predict_fn, t, s)
-        return log_det + self.path.log_reference(xs, s) - self.path.log_reference(xt, t)
+        zt = self.path.standardize(xt, t)
+        zs, log_det = self._map_with_log_det(zt, predict_fn, t, s)
+        return log_det + _log_normal_ratio(zs, zt)
 
-    def _map(self, x: jax.Array, predict_fn: PredictFn, t: Scalar, s: Scalar) -> jax.Array:
+    def _map(self, z: jax.Array, predict_fn: PredictFn, t: Scalar, s: Scalar) -> jax.Array:
         t, s = as_time(t), as_time(s)
-        u = self.path.velocity(predict_fn(x, t), x, t)
-        if self.stepper == "midpoint":
-            half, middle = x + 0.5 * (s - t) * u, 0.5 * (s + t)
-            return x + (s - t) * self.path.velocity(predict_fn(half, middle), half, middle)
-        end = x + (s - t) * u
+        turn = self.path.angle(s).theta - self.path.angle(t).theta
+        slope = predict_fn(self.path.unstandardize(z, t), t)
+        end = z + turn * slope
         if self.stepper == "euler":
             return end
-        return x + 0.5 * (s - t) * (u + self.path.velocity(predict_fn(end, s), end, s))
+        return z + 0.5 * turn * (slope + predict_fn(self.path.unstandardize(end, s), s))
 
     def _map_with_jacobian(
-        self, x: jax.Array, predict_fn: PredictFn, t: Scalar, s: Scalar
+        self, z: jax.Array, predict_fn: PredictFn, t: Scalar, s: Scalar
     ) -> tuple[jax.Array, jax.Array]:
         size = math.prod(self.path.shape)
-        basis = jnp.eye(size, dtype=x.dtype).reshape(size, *x.shape)
-        value, linear = jax.linearize(lambda y: self._map(y, predict_fn, t, s), x)
+        basis = jnp.eye(size, dtype=z.dtype).reshape(size, *z.shape)
+        value, linear = jax.linearize(lambda y: self._map(y, predict_fn, t, s), z)
         return value, jax.vmap(linear)(basis).reshape(size, size).T
 
     def _map_with_log_det(
-        self, x: jax.Array, predict_fn: PredictFn, t: Scalar, s: Scalar
+        self, z: jax.Array, predict_fn: PredictFn, t: Scalar, s: Scalar
     ) -> tuple[jax.Array, jax.Array]:
-        value, jacobian = self._map_with_jacobian(x, predict_fn, t, s)
+        value, jacobian = self._map_with_jacobian(z, predict_fn, t, s)
         sign, log_det = _slogdet(jacobian)
         return value, jnp.where(sign > 0, log_det, jnp.nan)
+
+
+def residual_target(path: GaussianPath, xt: jax.Array, xr: jax.Array, t: Scalar, r: Scalar) -> jax.Array:
+    """The endpoint in units of the reference's belief, `(endpoint - belief.mean) / belief.scale`."""
+    belief = path.endpoint_belief(xt, t)
+    return (path.endpoint(xt, xr, t, r) - belief.mean) / belief.scale
+
+
+def _log_normal_ratio(zs: jax.Array, zt: jax.Array) -> jax.Array:
+    return 0.5 * jnp.sum(zt**2 - zs**2)
 
 
 def _slogdet(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -108,7 +108,7 @@ class MaskedProcess(Process):
         return self.path.sample(key, xs, t, s)
 
     def increment(
-        self, xt: jax.Array, xs: jax.Array, predict_fn: PredictFn, t: Scalar, s: Scalar
+        self, key: jax.Array, xt: jax.Array, xs: jax.Array, predict_fn: PredictFn, t: Scalar, s: Scalar
     ) -> jax.Array:
         return self._revealed(xt, xs, predict_fn(xt, t))
 

@@ -75,10 +75,13 @@ class ProductProcess(Process):
             state[i] = self.processes[i].backward(keys[i], xs[i], predict, t, s)
         return tuple(state)
 
-    def increment(self, xt: Any, xs: Any, predict_fn: PredictFn, t: Scalar, s: Scalar) -> jax.Array:
+    def increment(
+        self, key: jax.Array, xt: Any, xs: Any, predict_fn: PredictFn, t: Scalar, s: Scalar
+    ) -> jax.Array:
         joint = predict_fn(xt, t)
+        keys = jax.random.split(key, len(self.processes))
         return sum(  # type: ignore[return-value]
-            p.increment(xt[i], xs[i], _component(predict_fn, xt, i, joint), t, s)
+            p.increment(keys[i], xt[i], xs[i], _component(predict_fn, xt, i, joint), t, s)
             for i, p in enumerate(self.processes)
         )
 

@@ -89,7 +89,7 @@ def grid_sampler(process: Process, times: Any, *, observer: Observer | None = No
             xs, total = carry
             key_n, now, later = inputs
             xt = process.backward(key_n, xs, predict_fn, now, later)
-            return (xt, total + process.increment(xt, xs, predict_fn, now, later)), None
+            return (xt, total + process.increment(key_n, xt, xs, predict_fn, now, later)), None
 
         keys = jax.random.split(key, len(grid) - 1)
         start = (x1, jnp.zeros(()))
