@@ -17,6 +17,7 @@ from egmjax.proposals import reference_posterior
 from egmjax.simulators import Sampler, first_hitting_sampler, grid_sampler, time_grid
 from egmjax.targets import GaussianBernoulliRBM, GaussianMixture, Ising, Target
 from egmjax.training import (
+    ApplyFn,
     Objective,
     Trainer,
     linear_temper,
@@ -56,7 +57,7 @@ def build(name: str, options: Options) -> Setup:
     """Composes the run of target `name`."""
     target, process, sampler, network = _parts(name, options)
     psi_fn = psi_from_energy(target.energy, process.path)
-    objective = _objective(options, process, psi_fn)
+    objective = _objective(options, process, network.apply, psi_fn)
     num_updates = options.iterations * options.updates_per_iteration
     optimizer = optax.chain(
         optax.clip_by_global_norm(options.clip_norm),
@@ -82,11 +83,11 @@ def build(name: str, options: Options) -> Setup:
     return Setup(target, process, sampler, network, psi_fn, trainer, per_iteration)
 
 
-def _objective(options: Options, process: Process, psi_fn: PsiFn) -> Objective:
+def _objective(options: Options, process: Process, apply_fn: ApplyFn, psi_fn: PsiFn) -> Objective:
     if options.objective == "weighted":
-        return weighted_objective(process)
+        return weighted_objective(process, apply_fn)
     proposal = reference_posterior(process.path)
-    return snis_objective(process, proposal, psi_fn, num_proposals=options.num_proposals)
+    return snis_objective(process, apply_fn, proposal, psi_fn, num_proposals=options.num_proposals)
 
 
 def _parts(name: str, options: Options) -> tuple[Target, Process, Sampler, Any]:

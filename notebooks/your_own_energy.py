@@ -67,7 +67,7 @@ network = networks.ResidualMLP(space, process.prediction_shape(), width=64, dept
 # %%
 psi_fn = estimators.psi_from_energy(target.energy, process.path)
 objective = training.snis_objective(
-    process, proposals.reference_posterior(process.path), psi_fn, num_proposals=256
+    process, network.apply, proposals.reference_posterior(process.path), psi_fn, num_proposals=256
 )
 optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(optax.cosine_decay_schedule(3e-3, 600)))
 trainer = training.make_trainer(

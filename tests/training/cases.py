@@ -70,6 +70,7 @@ def make(
     num_proposals=8,
     learning_rate=2e-3,
     build=parts,
+    weight_fn=jnp.ones_like,
     **kwargs,
 ):
     """A trainer of `kind`; the objective defaults to weighted for spins and to snis elsewhere."""
@@ -78,10 +79,16 @@ def make(
     psi_fn = psi_from_energy(energy_fn, process.path)
     objective = objective or ("weighted" if kind == "masked" else "snis")
     chosen = (
-        weighted_objective(process)
+        weighted_objective(process, network.apply, weight_fn=weight_fn)
         if objective == "weighted"
         else snis_objective(
-            process, reference_posterior(process.path), psi_fn, num_proposals=num_proposals, chunk_size=64
+            process,
+            network.apply,
+            reference_posterior(process.path),
+            psi_fn,
+            num_proposals=num_proposals,
+            chunk_size=64,
+            weight_fn=weight_fn,
         )
     )
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(learning_rate))

@@ -7,11 +7,25 @@ import pytest
 
 from egmjax.estimators import psi_from_energy
 from egmjax.proposals import reference_posterior
-from egmjax.training import snis_objective, weighted_objective
+from egmjax.training import Context, snis_objective, weighted_objective
 from tests.training.cases import KINDS, parts, target_of
 
 BATCH = 6
 TIMES = jnp.linspace(0.05, 0.9, BATCH)
+
+
+def no_network(params, xt, t):
+    raise AssertionError("examples of these objectives do not need the network")
+
+
+def examples_of(objective):
+    """`(key, x1, t, temper) -> (examples, info)`, jitted, without parameters."""
+
+    @jax.jit
+    def examples(key, x1, t, temper):
+        return objective.examples(key, Context(None, temper, jnp.zeros((), jnp.int32)), x1, t)
+
+    return examples
 
 
 def batch(kind):
@@ -25,10 +39,10 @@ def batch(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_weighted_examples_are_conditional_targets(kind):
     process, _, x1 = batch(kind)
-    objective = weighted_objective(process)
+    objective = weighted_objective(process, no_network)
     assert objective.weighted
     assert objective.num_energies == 0
-    examples, info = jax.jit(objective.examples)(jax.random.key(1), x1, TIMES, jnp.asarray(0.3))
+    examples, info = examples_of(objective)(jax.random.key(1), x1, TIMES, jnp.asarray(0.3))
     assert info == {}
     np.testing.assert_array_equal(examples.t, TIMES)
     np.testing.assert_array_equal(examples.weight, np.ones(BATCH))
@@ -47,11 +61,11 @@ def test_noised_states_follow_the_path(objective):
     num, t = 3000, 0.3
     x1 = jax.random.bernoulli(jax.random.key(0), 0.5, (num, 9)).astype(jnp.int32)
     chosen = (
-        weighted_objective(process)
+        weighted_objective(process, no_network)
         if objective == "weighted"
-        else snis_objective(process, reference_posterior(process.path), psi_fn, num_proposals=1)
+        else snis_objective(process, no_network, reference_posterior(process.path), psi_fn, num_proposals=1)
     )
-    examples, _ = jax.jit(chosen.examples)(jax.random.key(1), x1, jnp.full((num,), t), jnp.asarray(1.0))
+    examples, _ = examples_of(chosen)(jax.random.key(1), x1, jnp.full((num,), t), jnp.asarray(1.0))
     xt = np.asarray(examples.xt)
     known = xt != 2
     np.testing.assert_array_equal(xt[known], np.asarray(x1)[known])
@@ -61,10 +75,12 @@ def test_noised_states_follow_the_path(objective):
 @pytest.mark.parametrize("kind", KINDS)
 def test_snis_examples(kind):
     process, psi_fn, x1 = batch(kind)
-    objective = snis_objective(process, reference_posterior(process.path), psi_fn, num_proposals=50)
+    objective = snis_objective(
+        process, no_network, reference_posterior(process.path), psi_fn, num_proposals=50
+    )
     assert not objective.weighted
     assert objective.num_energies == 50
-    examples, info = jax.jit(objective.examples)(jax.random.key(1), x1, TIMES, jnp.asarray(1.0))
+    examples, info = examples_of(objective)(jax.random.key(1), x1, TIMES, jnp.asarray(1.0))
     np.testing.assert_array_equal(examples.weight, np.ones(BATCH))
     assert int(info["num_nonfinite"]) == 0
     assert 1 / 50 <= float(info["snis_ess"]) <= 1 + 1e-6
@@ -78,13 +94,15 @@ def test_snis_agrees_with_the_exact_denoiser():
     process, _, _ = parts("masked")
     target = target_of("masked")
     psi_fn = psi_from_energy(target.energy, process.path)
-    objective = snis_objective(process, reference_posterior(process.path), psi_fn, num_proposals=20_000)
+    objective = snis_objective(
+        process, no_network, reference_posterior(process.path), psi_fn, num_proposals=20_000
+    )
     up = jnp.ones((9,), dtype=jnp.int32).at[2].set(0).at[7].set(0)
     down = up.at[4].set(0)
     exact = 1 / (1 + np.exp(float(target.energy(up) - target.energy(down))))
     # just before the end, almost every site is known
     many = jnp.broadcast_to(up, (64, 9))
-    examples, _ = jax.jit(objective.examples)(jax.random.key(3), many, jnp.full((64,), 0.9), jnp.asarray(1.0))
+    examples, _ = examples_of(objective)(jax.random.key(3), many, jnp.full((64,), 0.9), jnp.asarray(1.0))
     only = np.flatnonzero(np.asarray(examples.xt == 2).sum(1) * np.asarray(examples.xt[:, 4] == 2) == 1)
     assert len(only) > 0
     got = np.asarray(examples.target)[only, 4, 1]
@@ -96,15 +114,17 @@ def test_temper_scales_psi():
     """`temper = 0` makes all weights equal; in between, ESS is that of `temper * psi`."""
     process, psi_fn, x1 = batch("masked")
     proposal = reference_posterior(process.path)
-    objective = snis_objective(process, proposal, psi_fn, num_proposals=40)
-    jitted = jax.jit(objective.examples)
+    objective = snis_objective(process, no_network, proposal, psi_fn, num_proposals=40)
+    jitted = examples_of(objective)
     run = lambda temper: jitted(jax.random.key(5), x1, TIMES, jnp.asarray(temper))  # noqa: E731
     _, flat = run(0.0)
     np.testing.assert_allclose(flat["snis_ess"], 1.0, rtol=1e-5)
     np.testing.assert_allclose(flat["snis_largest_weight"], 1 / 40, rtol=1e-5)
-    half_energy = snis_objective(process, proposal, lambda x, r: 0.5 * psi_fn(x, r), num_proposals=40)
+    half_energy = snis_objective(
+        process, no_network, proposal, lambda x, r: 0.5 * psi_fn(x, r), num_proposals=40
+    )
     tempered, info = run(0.5)
-    scaled, info_scaled = jax.jit(half_energy.examples)(jax.random.key(5), x1, TIMES, jnp.asarray(1.0))
+    scaled, info_scaled = examples_of(half_energy)(jax.random.key(5), x1, TIMES, jnp.asarray(1.0))
     np.testing.assert_allclose(tempered.target, scaled.target, rtol=1e-5)
     np.testing.assert_allclose(info["snis_ess"], info_scaled["snis_ess"], rtol=1e-5)
     assert run(1.0)[1]["snis_ess"] < info["snis_ess"] < flat["snis_ess"]
@@ -117,10 +137,12 @@ def test_states_without_a_finite_energy_have_weight_zero(bad, temper):
     def psi_fn(x, r):  # the first site up: no finite energy
         return jnp.where(x[0] == 1, bad, 0.0)
 
-    objective = snis_objective(process, reference_posterior(process.path), psi_fn, num_proposals=64)
+    objective = snis_objective(
+        process, no_network, reference_posterior(process.path), psi_fn, num_proposals=64
+    )
     x1 = x1.at[:, 0].set(jnp.asarray([1, 1, 1, 0, 0, 0]))
     times = jnp.full((BATCH,), 0.999)  # all sites known
-    examples, info = jax.jit(objective.examples)(jax.random.key(1), x1, times, jnp.asarray(temper))
+    examples, info = examples_of(objective)(jax.random.key(1), x1, times, jnp.asarray(temper))
     assert np.all(np.asarray(examples.xt) != 2)
     np.testing.assert_array_equal(examples.weight, [0, 0, 0, 1, 1, 1])
     assert int(info["num_nonfinite"]) == 3 * 64
@@ -131,4 +153,6 @@ def test_states_without_a_finite_energy_have_weight_zero(bad, temper):
 def test_proposals_must_be_positive(num_proposals):
     process, psi_fn, _ = batch("masked")
     with pytest.raises(ValueError, match="num_proposals"):
-        snis_objective(process, reference_posterior(process.path), psi_fn, num_proposals=num_proposals)
+        snis_objective(
+            process, no_network, reference_posterior(process.path), psi_fn, num_proposals=num_proposals
+        )

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from ..paths import Path
-from ..paths._base import Scalar, check_times
+from ..paths._base import Scalar, check_times, is_one
 from ..processes import Process
 from ..proposals import Proposal
 
@@ -66,19 +66,25 @@ def snis(
     psi_fn: PsiFn,
     num_proposals: int,
     chunk_size: int = DEFAULT_CHUNK,
+    site_logits_fn: Callable[[Any], jax.Array] | None = None,
 ) -> SNISEstimate:
     """Estimates the marginal generator target at one state `xt`; batch with `jax.vmap`.
 
+    `site_logits_fn(x1) -> [sites, S]`, log-probabilities of each site given the others (minus
+    `Target.site_energies`), replaces one-hot symbols by these laws: the same mean, less variance; `r = 1` only.
+
     Cost: `num_proposals` draws and evaluations of `psi_fn`; memory of `chunk_size` of them. Raises `ValueError`
-    for `num_proposals < 1`, `chunk_size < 1`, `t >= r`, or `r < 1` on a path that is not Markov.
+    for `num_proposals < 1`, `chunk_size < 1`, `t >= r`, `r < 1` on a path that is not Markov or with `site_logits_fn`.
     """
     if num_proposals < 1:
         raise ValueError(f"num_proposals: at least 1, got {num_proposals}")
     if chunk_size < 1:
         raise ValueError(f"chunk_size: at least 1, got {chunk_size}")
     check_times(t, r)
-    if not process.path.is_markov and not (isinstance(r, (int, float)) and r == 1):
+    if not process.path.is_markov and not is_one(r):
         raise ValueError("r: this path is not Markov in r, so only r=1 exists")
+    if site_logits_fn is not None and not is_one(r):
+        raise ValueError("site_logits_fn: one-site conditionals are known at r=1 only")
     size = min(chunk_size, num_proposals)
     num_chunks = math.ceil(num_proposals / size)
 
@@ -89,7 +95,10 @@ def snis(
 
     def average(xr: Any, weights: jax.Array) -> Any:
         with jax.default_matmul_precision("highest"):
-            return process.weighted_target(weights, xt, xr, t, r)
+            if site_logits_fn is None:
+                return process.weighted_target(weights, xt, xr, t, r)
+            laws = jax.vmap(lambda x: process.conditional_target(xt, x, t, site_logits_fn(x)))(xr)
+            return jax.tree.map(lambda f: jnp.tensordot(weights, f, axes=1), laws)
 
     shapes = jax.eval_shape(draw, key)
     sum_shapes = jax.eval_shape(average, *shapes)

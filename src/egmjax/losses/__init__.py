@@ -1,5 +1,5 @@
 """Bregman divergences."""
 
-from ._bregman import bregman, cross_entropy, generalized_kl, squared_error
+from ._bregman import bregman, cross_entropy, generalized_kl, linex, squared_error
 
-__all__ = ["bregman", "cross_entropy", "generalized_kl", "squared_error"]
+__all__ = ["bregman", "cross_entropy", "generalized_kl", "linex", "squared_error"]

@@ -41,3 +41,14 @@ def generalized_kl(target: jax.Array, log_prediction: jax.Array) -> jax.Array:
     safe = jnp.where(target > 0, target, 1.0)
     entropy = jnp.where(target > 0, target * (jnp.log(safe) - log_prediction), 0.0)
     return jnp.sum(entropy - target + jnp.exp(log_prediction))
+
+
+def linex(target: jax.Array, prediction: jax.Array, *, largest: float = 20.0) -> jax.Array:
+    """`exp(e) - e - 1`, `e = target - prediction`: the divergence of `exp`, up to a factor `exp(prediction)`.
+
+    Its minimiser satisfies `E exp(target) = exp(prediction)`. Beyond `e = largest` it goes on along its tangent, so
+    that nothing overflows in float32.
+    """
+    error = target - prediction
+    capped = jnp.minimum(error, largest)
+    return jnp.sum(jnp.exp(capped) * (1.0 + error - capped) - error - 1.0)

@@ -71,6 +71,10 @@ class Path:
         """Log-probability of `propose`."""
         return self.log_prob(xt, xr, t, r) + self.log_reference(xr, r) - self.log_reference(xt, t)
 
+    def as_data(self, x: Any) -> Any:
+        """`x` as a state that an energy may see: masks, where there are any, read as symbol 0."""
+        return x
+
     def bridge(self, key: jax.Array, xt: Any, xr: Any, t: Scalar, s: Scalar, r: Scalar = 1.0) -> Any:
         """A draw of `x_s ~ p_{s|t,r}(. | x_t, x_r)`."""
         raise NotImplementedError

@@ -100,6 +100,9 @@ class MaskedPath(Path):
         fresh = jnp.where(is_masked, _log(1.0 - reveal), _log(reveal) - math.log(self.num_states))
         return jnp.sum(jnp.where(was_masked, fresh, jnp.where(xr == xt, 0.0, -jnp.inf)))
 
+    def as_data(self, x: jax.Array) -> jax.Array:
+        return jnp.where(x == self.mask, 0, x)
+
     def bridge(
         self, key: jax.Array, xt: jax.Array, xr: jax.Array, t: Scalar, s: Scalar, r: Scalar = 1.0
     ) -> jax.Array:

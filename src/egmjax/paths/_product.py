@@ -50,6 +50,9 @@ class ProductPath(Path):
         pairs = zip(self.paths, xr, xt)
         return sum(p.propose_log_prob(x, y, t, r) for p, x, y in pairs)  # type: ignore[return-value]
 
+    def as_data(self, x: Any) -> Any:
+        return tuple(p.as_data(xi) for p, xi in zip(self.paths, x))
+
     def bridge(self, key: jax.Array, xt: Any, xr: Any, t: Scalar, s: Scalar, r: Scalar = 1.0) -> Any:
         parts = zip(self.paths, self._split(key), xt, xr)
         return tuple(p.bridge(k, x, y, t, s, r) for p, k, x, y in parts)

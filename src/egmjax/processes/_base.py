@@ -57,6 +57,22 @@ class Process:
         targets = jax.vmap(lambda x: self.target(xt, x, t, r))(xr)
         return jax.tree.map(lambda f: jnp.tensordot(weights, f, axes=1), targets)
 
+    def conditional_target(self, xt: Any, x1: Any, t: Scalar, site_logits: jax.Array) -> Any:
+        """`target(xt, x1, t, 1)` with each symbol replaced by its law given the rest of `x1` and `x_t`.
+
+        `site_logits [sites, S]`: log-probability of each symbol of a site given the others, up to a constant.
+        Averaging over a site given all else changes no mean and removes its variance. Parts of the state
+        without symbols keep their target.
+        """
+        return self.target(xt, x1, t)
+
+    def target_from_psi(self, xt: Any, t: Scalar, psi_fn: Callable[[Any], jax.Array]) -> Any:
+        """The marginal target that `psi_fn(x) = psi(x, t)`, the log-density relative to the reference, implies.
+
+        Raises `NotImplementedError` for processes whose target `psi` at one time does not give.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no target from psi")
+
     def divergence(self, target: Any, prediction: Any, xt: Any, t: Scalar) -> jax.Array:
         raise NotImplementedError
 

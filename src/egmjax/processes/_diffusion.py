@@ -17,6 +17,7 @@ prediction; the noising kernel would be unbiased too, and useless. Near `noise =
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -28,7 +29,7 @@ from ..losses import squared_error
 from ..paths import GaussianPath
 from ..paths._base import Scalar
 from ._base import PredictFn, Process
-from ._flow import residual_target
+from ._flow import residual_from_psi, residual_target
 
 
 class _Kernel(NamedTuple):
@@ -64,6 +65,12 @@ class DiffusionProcess(Process):
     def target(self, xt: jax.Array, xr: jax.Array, t: Scalar, r: Scalar = 1.0) -> jax.Array:
         """`(endpoint - belief.mean) / belief.scale`, shape of the state."""
         return residual_target(self.path, xt, xr, t, r)
+
+    def target_from_psi(
+        self, xt: jax.Array, t: Scalar, psi_fn: Callable[[jax.Array], jax.Array]
+    ) -> jax.Array:
+        """`cot(theta) grad_z psi`, as for the flow."""
+        return residual_from_psi(self.path, xt, t, psi_fn)
 
     def divergence(self, target: jax.Array, prediction: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
         """Squared error of the residual."""

@@ -13,6 +13,7 @@ increment is then `nan`, which every summary of weights counts.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import jax
@@ -58,6 +59,12 @@ class FlowProcess(Process):
     def target(self, xt: jax.Array, xr: jax.Array, t: Scalar, r: Scalar = 1.0) -> jax.Array:
         """`(endpoint - belief.mean) / belief.scale`, shape of the state."""
         return residual_target(self.path, xt, xr, t, r)
+
+    def target_from_psi(
+        self, xt: jax.Array, t: Scalar, psi_fn: Callable[[jax.Array], jax.Array]
+    ) -> jax.Array:
+        """`cot(theta) grad_z psi`, by Tweedie's formula; infinite times zero at `alpha = 0`."""
+        return residual_from_psi(self.path, xt, t, psi_fn)
 
     def divergence(self, target: jax.Array, prediction: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
         """Squared error: that of the endpoint over the variance of the reference's belief."""
@@ -133,6 +140,15 @@ def residual_target(path: GaussianPath, xt: jax.Array, xr: jax.Array, t: Scalar,
     """The endpoint in units of the reference's belief, `(endpoint - belief.mean) / belief.scale`."""
     belief = path.endpoint_belief(xt, t)
     return (path.endpoint(xt, xr, t, r) - belief.mean) / belief.scale
+
+
+def residual_from_psi(
+    path: GaussianPath, xt: jax.Array, t: Scalar, psi_fn: Callable[[jax.Array], jax.Array]
+) -> jax.Array:
+    """The residual whose score is that of the reference plus `grad psi`: `cos / sin * sqrt(V) grad_x psi`."""
+    angle = path.angle(t)
+    _, std = path.reference_moments(t)
+    return angle.cos / angle.sin * std * jax.grad(psi_fn)(xt)
 
 
 def _log_normal_ratio(zs: jax.Array, zt: jax.Array) -> jax.Array:

@@ -12,6 +12,7 @@ grid, and a site by site roll-out needs no times at all.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import jax
@@ -76,6 +77,26 @@ class MaskedProcess(Process):
         counted = [weights @ (xr == s).astype(weights.dtype) for s in range(1, self.path.num_states)]
         first = jnp.sum(weights) - sum(counted)
         return jnp.stack([first, *counted], axis=-1)
+
+    def conditional_target(
+        self, xt: jax.Array, x1: jax.Array, t: Scalar, site_logits: jax.Array
+    ) -> jax.Array:
+        """`softmax(site_logits)` where masked: a mask says nothing about its symbol."""
+        return jnp.where((xt == self.path.mask)[:, None], jax.nn.softmax(site_logits), self.target(xt, x1, t))
+
+    def target_from_psi(
+        self, xt: jax.Array, t: Scalar, psi_fn: Callable[[jax.Array], jax.Array]
+    ) -> jax.Array:
+        """`P(x_1[i] = y | x_t) ~ exp(psi(x_t[i <- y]))`; costs `sites * S` evaluations of `psi_fn`."""
+
+        def revealed(site: jax.Array, symbol: jax.Array) -> jax.Array:
+            return psi_fn(xt.at[site].set(symbol.astype(xt.dtype)))
+
+        over_symbols = jax.vmap(revealed, in_axes=(None, 0))
+        psi = jax.vmap(over_symbols, in_axes=(0, None))(
+            jnp.arange(self.path.sites), jnp.arange(self.path.num_states)
+        )
+        return jnp.where((xt == self.path.mask)[:, None], jax.nn.softmax(psi), self.target(xt, xt, t))
 
     def divergence(self, target: jax.Array, prediction: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
         entropy = cross_entropy(target, prediction)

@@ -65,6 +65,12 @@ class MixtureProcess(Process):
         unmixed = later - (1.0 - kappa) * jnp.exp(path.log_prior)[None, :]
         return path.likelihood(xt, t) * unmixed / (_nonzero(kappa) * evidence[:, None])
 
+    def conditional_target(
+        self, xt: jax.Array, x1: jax.Array, t: Scalar, site_logits: jax.Array
+    ) -> jax.Array:
+        """`softmax(site_logits + log p_{t|1}(x_t | z))`."""
+        return jax.nn.softmax(site_logits + _log(self.path.likelihood(xt, t)))
+
     def posterior(self, prediction: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
         """`log D_i(z)`, `[sites, S]`, of a raw prediction."""
         likelihood = _log(self.path.likelihood(xt, t))

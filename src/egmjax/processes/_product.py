@@ -7,6 +7,7 @@ given their earlier states, so the joint kernel and its weight stay exact.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -44,6 +45,18 @@ class ProductProcess(Process):
 
     def weighted_target(self, weights: jax.Array, xt: Any, xr: Any, t: Scalar, r: Scalar = 1.0) -> Any:
         return tuple(p.weighted_target(weights, x, y, t, r) for p, x, y in zip(self.processes, xt, xr))
+
+    def conditional_target(self, xt: Any, x1: Any, t: Scalar, site_logits: jax.Array) -> Any:
+        """`site_logits` are those of the one component that has symbols."""
+        return tuple(p.conditional_target(x, y, t, site_logits) for p, x, y in zip(self.processes, xt, x1))
+
+    def target_from_psi(self, xt: Any, t: Scalar, psi_fn: Callable[[Any], jax.Array]) -> Any:
+        def component(i: int) -> Callable[[Any], jax.Array]:
+            return lambda xi: psi_fn((*xt[:i], xi, *xt[i + 1 :]))
+
+        return tuple(
+            p.target_from_psi(x, t, component(i)) for i, (p, x) in enumerate(zip(self.processes, xt))
+        )
 
     def divergence(self, target: Any, prediction: Any, xt: Any, t: Scalar) -> jax.Array:
         return sum(self.component_divergences(target, prediction, xt, t))  # type: ignore[return-value]

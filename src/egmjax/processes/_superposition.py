@@ -76,6 +76,12 @@ class SuperpositionProcess(Process):
     def weighted_target(self, weights: jax.Array, xt: Any, xr: Any, t: Scalar, r: Scalar = 1.0) -> Any:
         return self.processes[0].weighted_target(weights, xt, xr, t, r)
 
+    def conditional_target(self, xt: Any, x1: Any, t: Scalar, site_logits: jax.Array) -> Any:
+        return self.processes[0].conditional_target(xt, x1, t, site_logits)
+
+    def target_from_psi(self, xt: Any, t: Scalar, psi_fn: Callable[[Any], jax.Array]) -> Any:
+        return self.processes[0].target_from_psi(xt, t, psi_fn)
+
     def divergence(self, target: Any, prediction: Any, xt: Any, t: Scalar) -> jax.Array:
         return self.processes[0].divergence(target, prediction, xt, t)
 

@@ -1,7 +1,11 @@
-"""Training objectives for energies: from buffered states to regression examples.
+"""Training objectives for energies: from buffered states to regression examples and their losses.
 
-    snis       x_t ~ p_{t|1}(. | x_1), target the self-normalised estimate of K proposals      (EGM, Woo et al.)
     weighted   x_1 drawn in proportion to w = exp(-E) / q, target the conditional one given x_1
+    snis       x_t ~ p_{t|1}(. | x_1), target the self-normalised estimate of K proposals      (EGM, Woo et al.)
+               with a learned psi also at r < 1: bootstrapping
+    psi        regression of the noised log-density psi(x_t, t) on importance-sampled estimates of it
+    from_psi   target computed from a learned psi, without sampling
+    sum        several of these at once
 
 `weighted` is generator matching under the target itself: no bias from a finite K at each state, one roll-out
 serves every `t`, and one energy evaluation a sample. It learns from its own weights, so it wants them tempered
@@ -10,15 +14,23 @@ while they are poor. `snis` explores with the proposal and needs K evaluations a
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from ..estimators import DEFAULT_CHUNK, PsiFn, snis
+from ..losses import linex, squared_error
+from ..paths import Path
 from ..processes import Process
 from ..proposals import Proposal
+
+ApplyFn = Callable[[Any, Any, jax.Array], Any]  # (params, xt, t) -> raw prediction, one state
+PsiApplyFn = Callable[[Any, Any, Any], jax.Array]  # (params, x, t) -> learned psi, a scalar, one state
+MAX_LOG_RATIO = (
+    3.0  # unnormalised weights are capped at exp(3): a state whose psi is badly known must not dominate
+)
 
 
 class Examples(NamedTuple):
@@ -30,68 +42,266 @@ class Examples(NamedTuple):
     weight: jax.Array
 
 
+class Context(NamedTuple):
+    """What an iteration fixes: averaged `params` (no gradient), `temper` in `[0, 1]` scaling `psi`, `iteration`."""
+
+    params: Any
+    temper: jax.Array
+    iteration: jax.Array
+
+
 class Objective(NamedTuple):
-    """`examples(key, x1, t, temper) -> (Examples, info)`; `temper` scales `psi` in `[0, 1]` (1 is the target).
+    """`examples(key, context, x1, t) -> (batch, info)` and `loss(params, example) -> scalar` for one of the batch.
 
     `weighted` says how the buffer is to be drawn from; `num_energies` counts evaluations for each example.
     """
 
-    examples: Callable[[jax.Array, Any, jax.Array, jax.Array], tuple[Examples, dict[str, jax.Array]]]
+    examples: Callable[[jax.Array, Context, Any, jax.Array], tuple[Any, dict[str, jax.Array]]]
+    loss: Callable[[Any, Any], jax.Array]
     weighted: bool
     num_energies: int
 
 
-def weighted_objective(process: Process) -> Objective:
-    """Regression on conditional targets of samples drawn in proportion to their importance weights."""
+def weighted_objective(
+    process: Process,
+    apply_fn: ApplyFn,
+    *,
+    site_energies_fn: Callable[[Any], jax.Array] | None = None,
+    weight_fn: Callable[[jax.Array], jax.Array] = jnp.ones_like,
+) -> Objective:
+    """Regression on conditional targets of samples drawn in proportion to their importance weights.
+
+    `site_energies_fn(x1) -> [sites, S]` (e.g. `Target.site_energies`) replaces one-hot symbols by the law of each
+    site given the others: the same mean, less variance. `weight_fn(t)` weights the divergence.
+    """
     path = process.path
 
-    def examples(key: jax.Array, x1: Any, t: jax.Array, temper: jax.Array) -> tuple[Examples, dict]:
+    def examples(key: jax.Array, context: Context, x1: Any, t: jax.Array) -> tuple[Examples, dict]:
         xt = jax.vmap(path.sample)(jax.random.split(key, t.shape[0]), x1, t)
-        target = jax.vmap(process.target)(xt, x1, t)
+        if site_energies_fn is None:
+            target = jax.vmap(process.target)(xt, x1, t)
+        else:
+            with jax.default_matmul_precision("highest"):
+                logits = -context.temper * jax.vmap(site_energies_fn)(x1)
+            target = jax.vmap(process.conditional_target)(xt, x1, t, logits)
         return Examples(xt, t, target, jnp.ones_like(t)), {}
 
-    return Objective(examples, weighted=True, num_energies=0)
+    return Objective(examples, _divergence(process, apply_fn, weight_fn), weighted=True, num_energies=0)
 
 
 def snis_objective(
     process: Process,
-    proposal: Proposal,
+    apply_fn: ApplyFn,
+    proposal: Proposal | Callable[[Any], Proposal],
     psi_fn: PsiFn,
     *,
     num_proposals: int,
     chunk_size: int = DEFAULT_CHUNK,
+    psi_apply_fn: PsiApplyFn | None = None,
+    step_fn: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
+    self_normalized: bool = True,
+    site_energies_fn: Callable[[Any], jax.Array] | None = None,
+    weight_fn: Callable[[jax.Array], jax.Array] = jnp.ones_like,
 ) -> Objective:
-    """Regression on self-normalised importance-sampling estimates at `r = 1`; see `estimators.snis`.
+    """Regression on importance-sampled estimates of the generator; see `estimators.snis`.
 
-    States at which no proposal had a finite energy get weight zero.
+    `proposal` may be a function of the parameters, for proposals made of the model. `step_fn(t, iteration)` bootstraps:
+    `r = min(t + step, 1)`, with `psi_apply_fn` for `psi` at `r < 1` and the energy at `r = 1`. `self_normalized=False`
+    multiplies the loss by `sum_k w_k / (K exp(psi(x_t, t)))` with the learned `psi`: the minimiser is then exact for
+    every K, if that psi were; without it the estimate has a bias of order 1 / ESS. States at which no proposal had
+    a finite energy get weight zero. Raises `ValueError` where a learned psi is needed and missing, for
+    `num_proposals < 1`, or for `site_energies_fn` together with `step_fn`.
     """
     path = process.path
     if num_proposals < 1:
         raise ValueError(f"num_proposals: at least 1, got {num_proposals}")
+    if psi_apply_fn is None and (step_fn is not None or not self_normalized):
+        raise ValueError("psi_apply_fn: needed for bootstrapping and for unnormalised weights")
+    if step_fn is not None and site_energies_fn is not None:
+        raise ValueError("site_energies_fn: one-site conditionals are known at r=1 only, not with step_fn")
 
-    def examples(key: jax.Array, x1: Any, t: jax.Array, temper: jax.Array) -> tuple[Examples, dict]:
+    def examples(key: jax.Array, context: Context, x1: Any, t: jax.Array) -> tuple[Examples, dict]:
         key_path, key_snis = jax.random.split(key)
         xt = jax.vmap(path.sample)(jax.random.split(key_path, t.shape[0]), x1, t)
+        where = proposal if isinstance(proposal, Proposal) else proposal(context.params)
+        psi = _psi_at_any_time(path, psi_fn, psi_apply_fn if step_fn else None, context)
 
         def estimate(key_i: jax.Array, x: Any, ti: jax.Array) -> Any:
             return snis(
                 key_i,
                 x,
                 ti,
+                1.0 if step_fn is None else jnp.minimum(ti + step_fn(ti, context.iteration), 1.0),
                 process=process,
-                proposal=proposal,
-                psi_fn=lambda xr, r: temper * psi_fn(xr, r),
+                proposal=where,
+                psi_fn=psi,
+                num_proposals=num_proposals,
+                chunk_size=chunk_size,
+                site_logits_fn=None
+                if site_energies_fn is None
+                else lambda x: -context.temper * site_energies_fn(x),
+            )
+
+        result = jax.vmap(estimate)(jax.random.split(key_snis, t.shape[0]), xt, t)
+        weight = (result.info.ess > 0).astype(t.dtype)
+        if not self_normalized:
+            assert psi_apply_fn is not None
+            learned = jax.vmap(lambda x, ti: psi_apply_fn(context.params, x, ti))(xt, t)
+            ratio = jnp.minimum(result.log_normalizer - learned, MAX_LOG_RATIO)
+            weight = weight * jnp.exp(ratio)
+        return Examples(xt, t, result.target, weight), _weight_info(result, num_proposals)
+
+    loss = _divergence(process, apply_fn, weight_fn)
+    return Objective(examples, loss, weighted=False, num_energies=num_proposals)
+
+
+def psi_objective(
+    process: Process,
+    psi_apply_fn: PsiApplyFn,
+    proposal: Proposal | Callable[[Any], Proposal],
+    psi_fn: PsiFn,
+    *,
+    num_proposals: int,
+    chunk_size: int = DEFAULT_CHUNK,
+    step_fn: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
+    divergence: Literal["linex", "squared"] = "linex",
+    weight_fn: Callable[[jax.Array], jax.Array] = jnp.ones_like,
+) -> Objective:
+    """Regression of `psi_apply_fn(params, xt, t)` on `y = log (1/K) sum_k w_k`, the estimate of `psi(xt, t)`.
+
+    "linex", `exp(y - f) - (y - f) - 1`, has its minimum where `exp(f) = E exp(y)`: unbiased for every K. "squared" fits
+    `E[y]`, which is low by Jensen's inequality, most where ESS is small. `step_fn` bootstraps the label with the
+    averaged parameters, as in `snis_objective`. Raises `ValueError` for `num_proposals < 1` or another divergence.
+    """
+    path = process.path
+    if num_proposals < 1:
+        raise ValueError(f"num_proposals: at least 1, got {num_proposals}")
+    if divergence not in ("linex", "squared"):
+        raise ValueError(f'divergence: expected "linex" or "squared", got {divergence!r}')
+    distance = linex if divergence == "linex" else squared_error
+
+    def examples(key: jax.Array, context: Context, x1: Any, t: jax.Array) -> tuple[Examples, dict]:
+        key_path, key_snis = jax.random.split(key)
+        xt = jax.vmap(path.sample)(jax.random.split(key_path, t.shape[0]), x1, t)
+        where = proposal if isinstance(proposal, Proposal) else proposal(context.params)
+        psi = _psi_at_any_time(path, psi_fn, psi_apply_fn if step_fn else None, context)
+
+        def estimate(key_i: jax.Array, x: Any, ti: jax.Array) -> Any:
+            r = 1.0 if step_fn is None else jnp.minimum(ti + step_fn(ti, context.iteration), 1.0)
+            return snis(
+                key_i,
+                x,
+                ti,
+                r,
+                process=process,
+                proposal=where,
+                psi_fn=psi,
                 num_proposals=num_proposals,
                 chunk_size=chunk_size,
             )
 
         result = jax.vmap(estimate)(jax.random.split(key_snis, t.shape[0]), xt, t)
-        weight = (result.info.ess > 0).astype(t.dtype)
-        info = {
-            "snis_ess": jnp.mean(result.info.ess) / num_proposals,
-            "snis_largest_weight": jnp.mean(result.info.largest_weight),
-            "num_nonfinite": jnp.sum(result.info.num_nonfinite),
-        }
-        return Examples(xt, t, result.target, weight), info
+        usable = result.info.ess > 0
+        label = jnp.where(usable, result.log_normalizer, 0.0)
+        return Examples(xt, t, label, usable.astype(t.dtype)), _weight_info(result, num_proposals)
 
-    return Objective(examples, weighted=False, num_energies=num_proposals)
+    def loss(params: Any, example: Examples) -> jax.Array:
+        value = psi_apply_fn(params, example.xt, example.t)
+        return example.weight * weight_fn(example.t) * distance(example.target, value)
+
+    return Objective(examples, loss, weighted=False, num_energies=num_proposals)
+
+
+def from_psi_objective(
+    process: Process,
+    apply_fn: ApplyFn,
+    psi_apply_fn: PsiApplyFn,
+    *,
+    weight_fn: Callable[[jax.Array], jax.Array] = jnp.ones_like,
+) -> Objective:
+    """Regression on `process.target_from_psi`: the generator that a learned `psi` implies, with no sampling noise."""
+    path = process.path
+
+    def examples(key: jax.Array, context: Context, x1: Any, t: jax.Array) -> tuple[Examples, dict]:
+        xt = jax.vmap(path.sample)(jax.random.split(key, t.shape[0]), x1, t)
+
+        def implied(x: Any, ti: jax.Array) -> Any:
+            return process.target_from_psi(x, ti, lambda y: psi_apply_fn(context.params, y, ti))
+
+        return Examples(xt, t, jax.vmap(implied)(xt, t), jnp.ones_like(t)), {}
+
+    return Objective(examples, _divergence(process, apply_fn, weight_fn), weighted=False, num_energies=0)
+
+
+def sum_objectives(
+    objectives: Mapping[str, Objective],
+    weights: Mapping[str, float | Callable[[jax.Array], jax.Array]] | None = None,
+) -> Objective:
+    """Several objectives on the same buffer, each with a weight: a number, or a function of the iteration.
+
+    Their metrics carry the name of the objective. Raises `ValueError` for weights of unknown names, or where some
+    draw the buffer by weight and others do not.
+    """
+    weights = dict(weights or {})
+    unknown = set(weights) - set(objectives)
+    if unknown or not objectives:
+        raise ValueError(
+            f"weights: unknown objectives {sorted(unknown)}, expected some of {sorted(objectives)}"
+        )
+    if len({o.weighted for o in objectives.values()}) > 1:
+        raise ValueError("objectives: some draw from the buffer by weight and some do not")
+
+    def share(name: str, iteration: jax.Array) -> jax.Array:
+        weight = weights.get(name, 1.0)
+        return jnp.asarray(weight(iteration) if callable(weight) else weight, dtype=float)
+
+    def examples(key: jax.Array, context: Context, x1: Any, t: jax.Array) -> tuple[Any, dict]:
+        batches: dict[str, Any] = {}
+        info: dict[str, jax.Array] = {}
+        for (name, objective), key_n in zip(objectives.items(), jax.random.split(key, len(objectives))):
+            batch, more = objective.examples(key_n, context, x1, t)
+            batches[name] = (batch, jnp.broadcast_to(share(name, context.iteration), t.shape))
+            bad = more.pop("num_nonfinite", 0)
+            info["num_nonfinite"] = info.get("num_nonfinite", jnp.zeros((), jnp.int32)) + bad
+            info |= {f"{name}_{label}": value for label, value in more.items()}
+        return batches, info
+
+    def loss(params: Any, example: Any) -> jax.Array:
+        parts = [weight * objectives[name].loss(params, batch) for name, (batch, weight) in example.items()]
+        return sum(parts, start=jnp.zeros(()))
+
+    weighted = next(iter(objectives.values())).weighted
+    return Objective(examples, loss, weighted, sum(o.num_energies for o in objectives.values()))
+
+
+def _divergence(process: Process, apply_fn: ApplyFn, weight_fn: Callable) -> Callable[[Any, Any], jax.Array]:
+    def loss(params: Any, example: Examples) -> jax.Array:
+        prediction = apply_fn(params, example.xt, example.t)
+        divergence = process.divergence(example.target, prediction, example.xt, example.t)
+        return example.weight * weight_fn(example.t) * divergence
+
+    return loss
+
+
+def _psi_at_any_time(path: Path, psi_fn: PsiFn, psi_apply_fn: PsiApplyFn | None, context: Context) -> PsiFn:
+    """The tempered `psi` of the energy at `r = 1`, the learned one before, where there is one."""
+
+    def exact(x: Any, r: Any) -> jax.Array:
+        return context.temper * psi_fn(x, 1.0)
+
+    if psi_apply_fn is None:
+        return exact
+
+    def either(x: Any, r: Any) -> jax.Array:
+        # both are computed; the energy is not to see a mask
+        return jnp.where(r >= 1, exact(path.as_data(x), r), psi_apply_fn(context.params, x, r))
+
+    return either
+
+
+def _weight_info(result: Any, num_proposals: int) -> dict[str, jax.Array]:
+    return {
+        "snis_ess": jnp.mean(result.info.ess) / num_proposals,
+        "snis_largest_weight": jnp.mean(result.info.largest_weight),
+        "num_nonfinite": jnp.sum(result.info.num_nonfinite),
+    }

@@ -18,10 +18,8 @@ from ..estimators import PsiFn
 from ..processes import Process
 from ..simulators import Rollout, Sampler
 from ._buffer import BufferState, ReplayBuffer
-from ._objectives import Objective
+from ._objectives import ApplyFn, Context, Objective
 from ._sharding import constrain
-
-ApplyFn = Callable[[Any, Any, jax.Array], Any]  # (params, xt, t) -> raw prediction, one state
 
 
 class TrainState(NamedTuple):
@@ -57,20 +55,18 @@ def make_trainer(
     updates_per_iteration: int = 8,
     ema_decay: float = 0.99,
     temper_fn: Callable[[jax.Array], jax.Array] = lambda iteration: jnp.ones(()),
-    weight_fn: Callable[[jax.Array], jax.Array] = jnp.ones_like,
     last_time: float = 0.999,
     mesh: jax.sharding.Mesh | None = None,
 ) -> Trainer:
     """Composes a trainer.
 
     An iteration makes `num_rollouts` samples and `updates_per_iteration` gradient steps of `batch_size` states.
-    `temper_fn(iteration)` scales `psi` in the buffer's weights and in the objective; `weight_fn(t)` weights the
-    divergence. Times are stratified over `[0, last_time)`: close to 1 the hazard of a masked site, 1 / (1 - t),
-    is all noise. Roll-outs use the exponential moving average of the parameters (bias-corrected: decay
-    `min(ema_decay, (1+n)/(10+n))`). With a `mesh`, roll-outs and batches are sharded over its first axis and
-    parameters replicated. Metrics are scalars: `loss`, `grad_norm`; `ess_fraction`, `log_z` and `elbo` of the fresh
-    roll-outs under the untempered target; `num_nonfinite`, `temper`, and the objective's own. Raises `ValueError`
-    for a count below one.
+    `temper_fn(iteration)` scales `psi` in the buffer's weights and in the objective. Times are stratified over
+    `[0, last_time)`: close to 1 the hazard of a masked site, 1 / (1 - t), is all noise. Roll-outs and objectives use
+    the exponential moving average of the parameters (bias-corrected: decay `min(ema_decay, (1+n)/(10+n))`). With a
+    `mesh`, roll-outs and batches are sharded over its first axis and parameters replicated. Metrics are scalars:
+    `loss`, `grad_norm`; `ess_fraction`, `log_z` and `elbo` of the fresh roll-outs under the untempered target;
+    `num_nonfinite`, `temper`, and the objective's own. Raises `ValueError` for a count below one.
     """
     for name, value in (
         ("num_rollouts", num_rollouts),
@@ -94,12 +90,8 @@ def make_trainer(
             psi = jax.vmap(lambda x: psi_fn(x, 1.0))(rollouts.x)
         return rollouts, psi
 
-    def loss_fn(params: Any, examples: Any) -> jax.Array:
-        def one(xt: Any, t: jax.Array, target: Any, weight: jax.Array) -> jax.Array:
-            prediction = apply_fn(params, xt, t)
-            return weight * weight_fn(t) * process.divergence(target, prediction, xt, t)
-
-        return jnp.mean(jax.vmap(one)(*examples))
+    def loss_fn(params: Any, batch: Any) -> jax.Array:
+        return jnp.mean(jax.vmap(lambda example: objective.loss(params, example))(batch))
 
     def step(state: TrainState) -> tuple[TrainState, dict[str, jax.Array]]:
         key, key_rollout, key_updates = jax.random.split(state.key, 3)
@@ -113,8 +105,9 @@ def make_trainer(
             x1 = constrain(buffer.draw(key_draw, stored, batch_size, temper), mesh)
             strata = jax.random.permutation(jax.random.fold_in(key_time, 1), batch_size)
             t = (strata + jax.random.uniform(key_time, (batch_size,))) * (last_time / batch_size)
-            examples, info = objective.examples(key_examples, x1, t, temper)
-            loss, gradient = jax.value_and_grad(loss_fn)(params, jax.lax.stop_gradient(examples))
+            context = Context(ema, temper, state.iteration)
+            batch, info = objective.examples(key_examples, context, x1, t)
+            loss, gradient = jax.value_and_grad(loss_fn)(params, jax.lax.stop_gradient(batch))
             updates, opt_state = optimizer.update(gradient, opt_state, params)
             params = optax.apply_updates(params, updates)
             decay = jnp.minimum(ema_decay, (1.0 + count) / (10.0 + count))
