@@ -4,8 +4,8 @@
     bonds | spins:   each pair of equal neighbours is joined with probability 1 - exp(-2K)
     spins | bonds:   each cluster C of joined sites is up with probability 1 / (1 + exp(-2 B |C|))
 
-With `q` symbols and no field, `p(x) ~ exp(2K sum_<ij> 1{x_i = x_j})` has the same bonds, and each cluster takes one
-of the `q` symbols uniformly; `q = 2` is the case above, since `s s' = 2 * 1{s = s'} - 1`.
+With `q` symbols and no field, `p(x) ~ exp(2K sum_<ij> 1{x_i = x_j})` has the same bonds, and each cluster
+takes one of the `q` symbols uniformly; `q = 2` is the case above, since `s s' = 2 * 1{s = s'} - 1`.
 
 Both halves are exact conditional draws, so the kernel leaves `p` invariant (Swendsen and Wang, 1987). With
 positive probability no sites are joined and all spins are redrawn, so it is irreducible. At `B = 0` and the
@@ -60,8 +60,8 @@ def swendsen_wang(
         num_states: Symbols of each site, at least 2.
 
     Raises:
-        ValueError: `length` is not an integer of at least 3, `coupling` is a number below zero, `num_states` is
-            not an integer of at least 2, or there is a `field` with more than two symbols.
+        ValueError: `length` is not an integer of at least 3, `coupling` is a number below zero, `num_states`
+            is not an integer of at least 2, or there is a `field` with more than two symbols.
 
     One step costs a few tens of operations for each site.
     """

@@ -1,10 +1,10 @@
-"""Exact answers under any mask: what a network on the masked path should learn, for lattices that can be solved.
+"""Exact answers under any mask: what a network on the masked path should learn, for solvable lattices.
 
-    psi(x_t) = log mean over completions x of x_t of exp(-E(x)),      completions: uniform symbols at the masks
+    psi(x_t) = log mean over completions x of x_t of exp(-E(x)),    completions: uniform symbols at the masks
     probs[i, s] = P(x_i = s | the sites of x_t that are not masked)
 
-`psi` is the log-density of `x_t` relative to the masked path's reference, `probs` the mean of its posterior; neither
-depends on `t`. By a transfer matrix with clamped sites, see `_torus_transfer.py`.
+`psi` is the log-density of `x_t` relative to the masked path's reference, `probs` the mean of its posterior;
+neither depends on `t`. By a transfer matrix with clamped sites, see `_torus_transfer.py`.
 """
 
 from __future__ import annotations
@@ -31,8 +31,10 @@ def clamped_log_mean(target: Ising | SpinGlass | Potts, xt: Any) -> float:
         xt: Integers `[L * L]` in `0..q`, where `q` (2 for spins) is the mask.
 
     Raises:
-        ValueError: `target` is of another type, `xt` has another shape or other values, or it has so many masks
-            that `q ** (a + b) > 2 ** 21`, with `a` and `b` masks in the fullest and in the emptiest row.
+        ValueError: `target` is of another type, or so cold that weights leave the range of float64
+            (`beta` above 6 on the 10 x 10 Ising torus), `xt` has another shape or other values, or it has so
+            many masks that `q ** (a + b) > 2 ** 21`, with `a` and `b` masks in the fullest and in the
+            emptiest row.
 
     Costs `2 L n^1.5 n_0` multiplications for rows of `n = q^a` free patterns and `n_0 = q^b`, on the host.
     """
@@ -43,8 +45,8 @@ def clamped_log_mean(target: Ising | SpinGlass | Potts, xt: Any) -> float:
 def exact_denoiser(target: Ising | SpinGlass | Potts, xt: Any) -> tuple[float, np.ndarray]:
     """`(psi(xt), probs)`: the log-mean and the law of every site given `xt`, float64 `[L * L, q]`.
 
-    The row of a site that is not masked is one-hot. Arguments and errors of `clamped_log_mean`, twice its cost, and
-    the memory of `L n n_0` numbers.
+    The row of a site that is not masked is one-hot. Arguments and errors of `clamped_log_mean`, twice its
+    cost, and the memory of `L n n_0` numbers.
     """
     torus, grid = _model(target, xt)
     log_sum, probs = transfer.site_probs(torus, grid)

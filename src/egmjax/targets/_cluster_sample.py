@@ -23,7 +23,7 @@ def cluster_sample(
     num_draws: int,
     thinning: int = THINNING,
 ) -> jax.Array:
-    """`num_draws * NUM_CHAINS` Swendsen-Wang draws, int32 `[., length ** 2]`, of `exp(2K sum_<ij> 1{x_i = x_j})`.
+    """Swendsen-Wang draws of `exp(2K sum_<ij> 1{x_i = x_j})`, int32 `[num_draws * NUM_CHAINS, length ** 2]`.
 
     Half of the chains start from one symbol everywhere, half from random symbols; 200 sweeps of burn-in, then
     `thinning` sweeps before each draw.

@@ -75,8 +75,8 @@ class Ising(Target):
     def site_energies(self, x: jax.Array) -> jax.Array:
         """`-s beta (J sum_j s_j + h)` for `s = -1, 1`, the sum over the four neighbours, `[L * L, 2]`.
 
-        `E(x[i <- s])` up to a constant for each site, for integer or relaxed floating `x: [L * L]`; ten operations
-        a site.
+        `E(x[i <- s])` up to a constant for each site, for integer or relaxed floating `x: [L * L]`; ten
+        operations a site.
         """
         spins = 2 * (x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.int32)) - 1
         grid = spins.reshape(self.length, self.length)
