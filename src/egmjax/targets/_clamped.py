@@ -36,9 +36,9 @@ def clamped_log_mean(target: Ising | SpinGlass | Potts, xt: Any) -> float:
             many masks that `q ** (a + b) > 2 ** 21`, with `a` and `b` masks in the fullest and in the
             emptiest row.
 
-    Costs `2 L n^1.5 n_0` multiplications for rows of `n = q^a` free patterns and `n_0 = q^b`, on the host: on the
-    10 x 10 Ising torus .4 s on two cores with every site masked, 30 ms with nine tenths, 8 ms with three
-    quarters, under 8 ms with fewer.
+    Costs `2 L n^1.5 n_0` multiplications for rows of `n = q^a` free patterns and `n_0 = q^b`, on the host:
+    .4 s on two cores for the 10 x 10 Ising torus with every site masked, 30 ms with nine tenths, under 8 ms
+    with three quarters or less.
     """
     torus, grid = _model(target, xt)
     return transfer.log_sum(torus, grid) - _log_completions(torus, grid)
