@@ -1,8 +1,11 @@
-"""Swendsen-Wang cluster moves for the ferromagnetic Ising torus.
+"""Swendsen-Wang cluster moves for the ferromagnetic Ising and Potts torus.
 
     p(s)  ~  exp(K sum_<ij> s_i s_j + B sum_i s_i),   K >= 0, on the L x L torus
     bonds | spins:   each pair of equal neighbours is joined with probability 1 - exp(-2K)
     spins | bonds:   each cluster C of joined sites is up with probability 1 / (1 + exp(-2 B |C|))
+
+With `q` symbols and no field, `p(x) ~ exp(2K sum_<ij> 1{x_i = x_j})` has the same bonds, and each cluster
+takes one of the `q` symbols uniformly; `q = 2` is the case above, since `s s' = 2 * 1{s = s'} - 1`.
 
 Both halves are exact conditional draws, so the kernel leaves `p` invariant (Swendsen and Wang, 1987). With
 positive probability no sites are joined and all spins are redrawn, so it is irreducible. At `B = 0` and the
@@ -22,7 +25,7 @@ __all__ = ["SwendsenWang", "SwendsenWangInfo", "SwendsenWangState", "cluster_lab
 
 
 class SwendsenWangState(NamedTuple):
-    """`position`: int32 `[length * length]`, values 0 and 1."""
+    """`position`: int32 `[length * length]`, values in `0..num_states-1`."""
 
     position: jax.Array
 
@@ -41,17 +44,24 @@ class SwendsenWang(NamedTuple):
 
 
 def swendsen_wang(
-    *, length: int, coupling: float | jax.Array, field: float | jax.Array | None = None
+    *,
+    length: int,
+    coupling: float | jax.Array,
+    field: float | jax.Array | None = None,
+    num_states: int = 2,
 ) -> SwendsenWang:
     """A Swendsen-Wang kernel for the `length x length` torus.
 
     Args:
         length: Side of the torus, at least 3.
-        coupling: `K = beta * J >= 0`, a scalar in units of kT; may be traced.
+        coupling: `K = beta * J >= 0`, a scalar in units of kT; may be traced. For the Potts energy
+            `-beta J sum_<ij> 1{x_i = x_j}` it is `beta * J / 2`.
         field: `B = beta * h`, a scalar in units of kT; `None` is zero and saves the cluster sizes.
+        num_states: Symbols of each site, at least 2.
 
     Raises:
-        ValueError: `length` is not an integer of at least 3, or `coupling` is a number below zero.
+        ValueError: `length` is not an integer of at least 3, `coupling` is a number below zero, `num_states`
+            is not an integer of at least 2, or there is a `field` with more than two symbols.
 
     One step costs a few tens of operations for each site.
     """
@@ -59,6 +69,10 @@ def swendsen_wang(
         raise ValueError(f"length: the torus needs an integer length >= 3, got {length!r}")
     if not isinstance(coupling, jax.core.Tracer) and float(coupling) < 0:
         raise ValueError(f"coupling: Swendsen-Wang needs a ferromagnet, beta * J >= 0, got {float(coupling)}")
+    if not isinstance(num_states, int) or num_states < 2:
+        raise ValueError(f"num_states: a site needs at least 2 symbols, got {num_states!r}")
+    if field is not None and num_states != 2:
+        raise ValueError(f"field: only two symbols may have one, got num_states={num_states}")
 
     def init(position: jax.Array) -> SwendsenWangState:
         return SwendsenWangState(jnp.asarray(position, dtype=jnp.int32))
@@ -72,8 +86,10 @@ def swendsen_wang(
         down = open_bond[1] & (spins == jnp.roll(spins, -1, axis=0))
         labels = cluster_labels(right, down).reshape(-1)
         sites = jnp.arange(length * length, dtype=labels.dtype)
-        if field is None:
+        if field is None and num_states == 2:  # one bit for each cluster
             colours = jax.random.bernoulli(key_colours, 0.5, labels.shape)
+        elif field is None:
+            colours = jax.random.randint(key_colours, labels.shape, 0, num_states)
         else:
             sizes = jnp.zeros(labels.shape, dtype=float).at[labels].add(1.0)
             up = jax.nn.sigmoid(2.0 * jnp.asarray(field, dtype=float) * sizes)

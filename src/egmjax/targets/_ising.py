@@ -8,7 +8,6 @@ neighbour. All energies are in units of `beta E`, that is of kT.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 
 import jax
@@ -16,15 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._pytree import frozen_pytree, static
-from ..mcmc._cluster import SwendsenWangState, swendsen_wang
 from ..states import Categorical
 from . import _ising_exact as exact
 from . import _ising_transfer as transfer
 from ._base import Target
+from ._cluster_sample import NUM_CHAINS, cluster_sample
+from ._torus_transfer import Torus
 
 __all__ = ["Ising"]
-
-NUM_CHAINS, BURN_IN, THINNING = 128, 200, 24
 
 
 @frozen_pytree
@@ -73,6 +71,18 @@ class Ising(Target):
             bond_sum = (2 * length**2 - 2 * unequal).astype(float)
             spin_sum = (2 * jnp.sum(grid, dtype=jnp.int32) - length**2).astype(float) if has_field else 0.0
         return -self.beta * (self.coupling * bond_sum + self.field * spin_sum)
+
+    def site_energies(self, x: jax.Array) -> jax.Array:
+        """`-s beta (J sum_j s_j + h)` for `s = -1, 1`, the sum over the four neighbours, `[L * L, 2]`.
+
+        `E(x[i <- s])` up to a constant for each site, for integer or relaxed floating `x: [L * L]`; ten
+        operations a site.
+        """
+        spins = 2 * (x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.int32)) - 1
+        grid = spins.reshape(self.length, self.length)
+        around = sum(jnp.roll(grid, shift, axis) for shift in (1, -1) for axis in (0, 1))
+        local_field = (self.beta * (self.coupling * jnp.asarray(around, float) + self.field)).reshape(-1)
+        return jnp.stack([local_field, -local_field], axis=-1)
 
     @property
     def log_z(self) -> float | None:
@@ -132,12 +142,12 @@ class Ising(Target):
         if b != 0 or k <= 0:
             return None
         num_draws = -(-num_samples // NUM_CHAINS)
-        return _cluster_sample(key, k, self.length, num_draws)[:num_samples]
+        return cluster_sample(key, k, self.length, 2, num_draws)[:num_samples]
 
     @property
     def observables(self) -> Mapping[str, Callable[[jax.Array], jax.Array]]:
         """`magnetization`: the mean spin in `[-1, 1]`; `abs_magnetization`: its absolute value."""
-        return {"magnetization": _magnetization, "abs_magnetization": lambda x: jnp.abs(_magnetization(x))}
+        return {"magnetization": magnetization, "abs_magnetization": lambda x: jnp.abs(magnetization(x))}
 
     @property
     def mode_weights(self) -> np.ndarray | None:
@@ -172,6 +182,14 @@ class Ising(Target):
         return beta * float(self.coupling), beta * float(self.field)
 
     @property
+    def _torus(self) -> Torus:
+        """The model in the form of the transfer matrix with clamped sites: `s s' = 2 * 1{s = s'} - 1`."""
+        k, b = self._reduced
+        bonds = np.full((self.length, self.length), 2 * k)
+        field = np.broadcast_to([-b, b], (self.length, self.length, 2)).copy()
+        return Torus(bonds, bonds, field, -2 * self.length**2 * k)
+
+    @property
     def _moments(self) -> tuple[float, float] | None:
         """The mean and the standard deviation of `energy`."""
         k, b = self._reduced
@@ -184,27 +202,6 @@ class Ising(Target):
         )
 
 
-def _magnetization(x: jax.Array) -> jax.Array:
+def magnetization(x: jax.Array) -> jax.Array:
     """The mean spin of one state, a scalar in `[-1, 1]`."""
     return 2 * jnp.mean(x, dtype=float) - 1
-
-
-@functools.partial(jax.jit, static_argnames=("length", "num_draws"))
-def _cluster_sample(key: jax.Array, coupling: jax.Array, length: int, num_draws: int) -> jax.Array:
-    """`num_draws * NUM_CHAINS` Swendsen-Wang draws, int32 `[., length ** 2]`; see `Ising.sample`."""
-    kernel = swendsen_wang(length=length, coupling=coupling)
-    key_start, key_burn, key_draws = jax.random.split(key, 3)
-
-    def sweep(state: SwendsenWangState, key: jax.Array) -> tuple[SwendsenWangState, None]:
-        return jax.vmap(kernel.step)(jax.random.split(key, NUM_CHAINS), state)[0], None
-
-    def draw(state: SwendsenWangState, key: jax.Array) -> tuple[SwendsenWangState, jax.Array]:
-        state, _ = jax.lax.scan(sweep, state, jax.random.split(key, THINNING))
-        return state, state.position
-
-    hot = jax.random.bernoulli(key_start, 0.5, (NUM_CHAINS, length**2))
-    cold = jnp.arange(NUM_CHAINS)[:, None] % 2 == 0
-    state = jax.vmap(kernel.init)(jnp.where(cold, True, hot).astype(jnp.int32))
-    state, _ = jax.lax.scan(sweep, state, jax.random.split(key_burn, BURN_IN))
-    _, positions = jax.lax.scan(draw, state, jax.random.split(key_draws, num_draws))
-    return positions.reshape(-1, length**2)
