@@ -3,21 +3,32 @@
 from ._base import Target
 from ._enumeration import enumerate_states, enumerated_log_prob, enumerated_log_z
 from ._from_energy import FromEnergy, FromLogDensity, check_energy, from_energy, from_log_density
+from ._funnel import Funnel
 from ._gaussian_bernoulli_rbm import GaussianBernoulliRBM
 from ._gaussian_mixture import GaussianMixture
 from ._ising import Ising
+from ._joint_dw4 import JointDW4
+from ._joint_mog import JointMoG
+from ._mean_free import mean_free_basis
+from ._transformed import Transformed, transformed
 
 __all__ = [
     "FromEnergy",
     "FromLogDensity",
+    "Funnel",
     "GaussianBernoulliRBM",
     "GaussianMixture",
     "Ising",
+    "JointDW4",
+    "JointMoG",
     "Target",
+    "Transformed",
     "check_energy",
     "enumerate_states",
     "enumerated_log_prob",
     "enumerated_log_z",
     "from_energy",
     "from_log_density",
+    "mean_free_basis",
+    "transformed",
 ]
