@@ -92,9 +92,7 @@ def mala_within_gibbs(
         y = jnp.asarray(position[real], dtype=float)
         return MalaWithinGibbsState(join(y, jnp.asarray(position[symbols], dtype=jnp.int32)))
 
-    def step(
-        key: jax.Array, state: MalaWithinGibbsState
-    ) -> tuple[MalaWithinGibbsState, MalaWithinGibbsInfo]:
+    def step(key: jax.Array, state: MalaWithinGibbsState) -> tuple[MalaWithinGibbsState, MalaWithinGibbsInfo]:
         key_mala, key_gibbs = jax.random.split(key)
         y, d = state.position[real], state.position[symbols]
 

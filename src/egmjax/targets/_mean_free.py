@@ -28,7 +28,9 @@ def mean_free_basis(num_particles: int, spatial_dim: int) -> np.ndarray:
     if spatial_dim < 1:
         raise ValueError(f"spatial_dim: expected at least 1, got {spatial_dim}")
     order = np.arange(1, num_particles)
-    contrasts = np.triu(np.ones((num_particles, num_particles - 1))) - np.eye(num_particles, k=-1)[:, :-1] * order
+    contrasts = (
+        np.triu(np.ones((num_particles, num_particles - 1))) - np.eye(num_particles, k=-1)[:, :-1] * order
+    )
     return np.kron(contrasts / np.sqrt(order * (order + 1)), np.eye(spatial_dim))
 
 
