@@ -82,7 +82,7 @@ def test_funnel_is_finite_far_down_the_neck(precision):
 
 
 def test_funnel_refuses_one_dimension():
-    with pytest.raises(ValueError, match="^dim: "):
+    with pytest.raises(ValueError, match=r"^dim: "):
         Funnel(1)
 
 
@@ -137,5 +137,5 @@ def test_gmm40_cells_and_draws():
 
 
 def test_gmm40_refuses_other_names():
-    with pytest.raises(ValueError, match="^variant: "):
+    with pytest.raises(ValueError, match=r"^variant: "):
         GaussianMixture.gmm40("numpy")

@@ -173,5 +173,5 @@ def test_joint_dw4_without_the_proposal_ratio_is_far_off():
     ],
 )
 def test_kernels_refuse_what_they_cannot_do(build, name):
-    with pytest.raises(ValueError, match=f"^{name}: "):
+    with pytest.raises(ValueError, match=rf"^{name}: "):
         build()

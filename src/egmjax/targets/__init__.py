@@ -10,9 +10,12 @@ from ._ising import Ising
 from ._joint_dw4 import JointDW4
 from ._joint_mog import JointMoG
 from ._mean_free import mean_free_basis
+from ._particles import DW4, LJ13
 from ._transformed import Transformed, transformed
 
 __all__ = [
+    "DW4",
+    "LJ13",
     "FromEnergy",
     "FromLogDensity",
     "Funnel",

@@ -13,7 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["mean_free_basis", "mean_free_positions", "pair_distances"]
+__all__ = ["REGULARIZER", "mean_free_basis", "mean_free_positions", "pair_distances"]
+
+
+REGULARIZER = 1e-6  # of squared distances: keeps the gradient of a distance finite at zero
 
 
 def mean_free_basis(num_particles: int, spatial_dim: int) -> np.ndarray:
@@ -41,7 +44,7 @@ def mean_free_positions(y: jax.Array, num_particles: int) -> jax.Array:
     return jnp.dot(basis, y, precision="highest").reshape(num_particles, spatial_dim)
 
 
-def pair_distances(positions: jax.Array, regularizer: float = 1e-6) -> jax.Array:
-    """`sqrt(|x_i - x_j|^2 + regularizer)`, `[N, N]`; the regulariser keeps gradients finite at zero distance."""
+def pair_distances(positions: jax.Array) -> jax.Array:
+    """`sqrt(|x_i - x_j|^2 + 1e-6)`, `[N, N]`, for positions `[N, s]`."""
     difference = positions[:, None, :] - positions[None, :, :]
-    return jnp.sqrt(jnp.sum(jnp.square(difference), axis=-1) + regularizer)
+    return jnp.sqrt(jnp.sum(jnp.square(difference), axis=-1) + REGULARIZER)
