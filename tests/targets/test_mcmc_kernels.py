@@ -140,7 +140,10 @@ def test_joint_dw4_by_mcmc_agrees_with_quadrature():
 
 
 def test_joint_dw4_without_the_proposal_ratio_is_far_off():
-    """Negative control: accepting with `exp(E - E')` alone samples positions from about `exp(-2 E)`."""
+    """Negative control: accepting with `exp(E - E')` alone samples positions from about `exp(-2 E)`.
+
+    Mean energies measured in long runs: -9.03 at `h = .02`, -9.11 at .005.
+    """
     target, num, step_size = JointDW4(), 500, 0.02
 
     def step(x, key):
@@ -154,9 +157,11 @@ def test_joint_dw4_without_the_proposal_ratio_is_far_off():
         return (y, sweep.step(key_types, sweep.init(tau))[0].position), target.energy((y, tau))
 
     chain = jax.jit(jax.vmap(lambda x, key: jax.lax.scan(step, x, jax.random.split(key, 400))[1][200:]))
-    energies = np.asarray(chain(compact_start(num, 9), jax.random.split(jax.random.key(10), num)), np.float64)
+    energies = np.asarray(
+        chain(target.sample(jax.random.key(9), num), jax.random.split(jax.random.key(10), num)), np.float64
+    )
     error = energies.mean(axis=1).std() / np.sqrt(num)
-    assert energies.mean() == pytest.approx(-9.15, abs=0.1)  # the wrong law that is known of it
+    assert energies.mean() == pytest.approx(-9.03, abs=0.01 + SIGMAS * error)
     assert energies.mean() < target.mean_energy - 20 * error
 
 

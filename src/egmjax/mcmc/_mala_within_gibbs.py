@@ -10,6 +10,9 @@ is no formality: for small `h` the proposal is nearly reversible for `exp(-E)` i
 
 The Langevin move is blackjax's, imported when a kernel is built: with the categorical part held fixed the real part
 has an ordinary log-density, and the cached gradient is renewed once a step, after the sweep has changed it.
+
+Where energies grow faster than quadratically a chain that starts far out is stuck there, since every step
+overshoots: start close to the modes, and look at `acceptance_rate` chain by chain.
 """
 
 from __future__ import annotations

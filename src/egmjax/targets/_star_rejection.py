@@ -47,14 +47,15 @@ def star_proposal(
     of their distribution function on 7,001 nodes, which changes densities by about 1e-6 of themselves.
     """
     nodes = np.linspace(np.sqrt(REGULARIZER), max_distance, NUM_NODES)
-    s, t = np.indices(depth.shape)
-    density = nodes * np.exp(-pair_energy(nodes, s[..., None], t[..., None]))  # r dr is the same regularised
+    kinds = np.indices(depth.shape)[..., None]
+    density = nodes * np.exp(-pair_energy(nodes, kinds[0], kinds[1]))  # r dr is the same regularised
     steps = 0.5 * (density[..., 1:] + density[..., :-1]) * (nodes[1] - nodes[0])
     cdf = np.concatenate([np.zeros((*depth.shape, 1)), np.cumsum(steps, axis=-1)], axis=-1)
+    integral: np.ndarray = 2 * np.pi * cdf[..., -1]
     mass = np.ones(len(types))
     for i, j in zip(*np.triu_indices(types.shape[1], 1)):
         pair = types[:, i], types[:, j]
-        mass *= 2 * np.pi * cdf[*pair, -1] if i == 0 else np.exp(-depth[pair])
+        mass *= integral[pair] if i == 0 else np.exp(-depth[pair])
     return StarProposal(nodes, cdf / cdf[..., -1:], types, mass, pair_energy, depth)
 
 
