@@ -1,7 +1,7 @@
 """JointMoG, JointDW4 and mean-free coordinates against closed forms, quadrature and each other.
 
-Statistical tests allow four standard errors of a fixed-seed draw; the constants of JointDW4 are held to Fourier
-quadrature at the accuracy of its grid, and to counts of its rejection sampler.
+Statistical tests allow four standard errors of a fixed-seed draw; the constants of JointDW4 are held to
+Fourier quadrature at the accuracy of its grid, and to counts of its rejection sampler.
 """
 
 import jax

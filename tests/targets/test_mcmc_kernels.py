@@ -1,7 +1,7 @@
 """Gibbs and MALA-within-Gibbs against enumerated and otherwise known laws.
 
-A kernel is started from exact draws, which it must leave as they are, and from one corner, from which it must get
-there. Four standard errors of fixed seeds; chains are independent, so errors come from the spread between chains.
+A kernel is started in one corner, or from random states, and must get to the law. Four standard errors of
+fixed seeds; the last states of independent chains are independent draws.
 """
 
 import jax

@@ -2,9 +2,9 @@
 
     x_i  ~  p(x_i = s | x_{-i})  =  softmax_s(-E(x[i <- s])),     i in the order of the scan
 
-Every update is an exact conditional draw that sees the updates before it, so a sweep leaves `exp(-E)` invariant in
-any order that does not look at the state (Geman and Geman, 1984). Updating all sites at once from the old state,
-"parallel Gibbs", does not.
+Every update is an exact conditional draw that sees the updates before it, so a sweep leaves `exp(-E)`
+invariant in any order that does not look at the state (Geman and Geman, 1984). Updating all sites at once
+from the old state, "parallel Gibbs", does not.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def gibbs(
         energy_fn: `x: int32 [sites] -> scalar`; infinite means zero density.
         space: `Categorical(sites, num_states)`.
         scan: `"systematic"`, sites in their order, or `"random"`, a new permutation for each sweep.
-        conditional_fn: `(x, site) -> E(x[site <- s])` for every `s`, `[num_states]`, up to a constant, where that is
-            cheaper than `num_states` energies.
+        conditional_fn: `(x, site) -> E(x[site <- s])` for every `s`, `[num_states]`, up to a constant, where
+            that is cheaper than `num_states` energies.
 
     Raises:
         ValueError: `space` is not `Categorical`, or `scan` is neither name.

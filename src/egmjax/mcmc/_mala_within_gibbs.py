@@ -1,15 +1,16 @@
-"""Metropolis-adjusted Langevin moves and Gibbs sweeps in turn, for a state with a real and a categorical part.
+"""Metropolis-adjusted Langevin moves and Gibbs sweeps in turn, for a state of real and categorical parts.
 
     y' ~ q(. | y) = N(y - h grad_y E(y, d), 2 h I)
     accepted with probability  min(1, exp(E(y, d) - E(y', d)) q(y | y') / q(y' | y))
     then  d_i ~ softmax_s(-E(y, d[i <- s]))  site by site
 
-Both halves leave `exp(-E)` invariant (Roberts and Tweedie, 1996; Geman and Geman, 1984). The ratio of proposals
-is no formality: for small `h` the proposal is nearly reversible for `exp(-E)` itself, and accepting with
-`exp(E - E')` alone samples about `exp(-2 E)`.
+Both halves leave `exp(-E)` invariant (Roberts and Tweedie, 1996; Geman and Geman, 1984). The ratio of
+proposals is no formality: for small `h` the proposal is nearly reversible for `exp(-E)` itself, and
+accepting with `exp(E - E')` alone samples about `exp(-2 E)`.
 
-The Langevin move is blackjax's, imported when a kernel is built: with the categorical part held fixed the real part
-has an ordinary log-density, and the cached gradient is renewed once a step, after the sweep has changed it.
+The Langevin move is blackjax's, imported when a kernel is built: with the categorical part held fixed the
+real part has an ordinary log-density, and the cached gradient is renewed once a step, after the sweep has
+changed it.
 
 Where energies grow faster than quadratically a chain that starts far out is stuck there, since every step
 overshoots: start close to the modes, and look at `acceptance_rate` chain by chain.
@@ -69,8 +70,8 @@ def mala_within_gibbs(
         scan: The order of the Gibbs sweep, `"systematic"` or `"random"`.
 
     Raises:
-        ValueError: `space` is another kind, `num_mala < 1`, `step_size` is a number not above zero, or `scan` is
-            neither name.
+        ValueError: `space` is another kind, `num_mala < 1`, `step_size` is a number not above zero, or
+            `scan` is neither name.
 
     A step costs `num_mala + 1` gradients and `sites * num_states` energies. Needs blackjax.
     """

@@ -52,13 +52,13 @@ class GaussianMixture(Target):
 
     @classmethod
     def gmm40(cls, variant: Literal["torch", "jax"] = "torch") -> GaussianMixture:
-        """40 equal normalised modes in the plane, means uniform on `[-40, 40]^2` and fixed for good; log Z = 0.
+        """40 equal normalised modes in the plane, means drawn once from `[-40, 40]^2`; log Z = 0.
 
         Two targets go by this name; their means ship as `data/gmm40.json`.
 
-        `"torch"`: means `2 * 40 * (u - 1/2)`, `u` the first 80 float32 uniforms of PyTorch's CPU generator with
-        seed 0 (a Mersenne twister), standard deviation `softplus(1) = 1.3133`: FAB (Midgley et al., 2023) in
-        PyTorch, iDEM, BNEM.
+        `"torch"`: means `2 * 40 * (u - 1/2)`, `u` the first 80 float32 uniforms of PyTorch's CPU generator
+        with seed 0 (a Mersenne twister), standard deviation `softplus(1) = 1.3133`: FAB (Midgley et al., 2023)
+        in PyTorch, iDEM, BNEM.
 
         `"jax"`: means `40 * jax.random.uniform(PRNGKey(0), (40, 2), minval=-1, maxval=1)` in float32 with
         `jax_threefry_partitionable` off, the default up to jax 0.4 under which the numbers were published (it

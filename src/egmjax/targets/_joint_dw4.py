@@ -2,19 +2,22 @@
 
     E(y, tau) = sum_{i<j} u(r_ij; tau_i, tau_j),     r_ij = sqrt(|x_i - x_j|^2 + 1e-6),     x = B y
     u(r; s, t) = 1/2 [ a_st (r - 2)^4 + b_st (r - 2)^2 ]
-    a = [[.8, .4], [.4, .6]],     b = [[-3, -2.5], [-2.5, -2.8]],     minima r = 2 +- sqrt(-b / 2a), depth -b^2 / 8a
+    a = [[.8, .4], [.4, .6]],   b = [[-3, -2.5], [-2.5, -2.8]];   minima r = 2 +- sqrt(-b / 2a), depth -b^2 / 8a
 
-The mixed benchmark of the energy-based generator matching paper (Woo et al., 2025), whose energy does not change
-under translation and is improper on `R^8`. Here `y` are orthonormal coordinates of the mean-free subspace `R^6`
-(`_mean_free.py`), where everything is finite; energies, distances and types are those of the paper.
+The mixed benchmark of the energy-based generator matching paper (Woo et al., 2025), whose energy does not
+change under translation and is improper on `R^8`. Here `y` are orthonormal coordinates of the mean-free
+subspace `R^6` (`_mean_free.py`), where everything is finite; energies, distances and types are those of the
+paper.
 
-What is known (the constants below) comes from quadrature. With particles 1 and 2 on the first axis at distance `r`,
+What is known (the constants below) comes from quadrature. With particles 1 and 2 on the first axis at
+distance `r`,
 
     Z(tau) = 1/4 integral 2 pi r dr  w_12(r)  integral A_3(p) w_34(|p - q|) A_4(q) dp dq,
     w = exp(-u),   A_k(p) = w_1k(|p - x_1|) w_2k(|p - x_2|)
 
-and the inner integral is a sum over Fourier modes. Gauss-Legendre nodes in `r` and square grids of spacing .1 to
-.02 agree to the digits given; rejection sampling (`sample`) and MCMC (`tests/targets`) agree within their errors.
+and the inner integral is a sum over Fourier modes. Gauss-Legendre nodes in `r` and square grids of spacing
+.06 to .02 agree to the digits given; rejection sampling (`sample`) and MCMC (`tests/targets`) agree within
+their errors.
 """
 
 from __future__ import annotations
@@ -98,9 +101,9 @@ class JointDW4(Target):
     def sample(self, key: jax.Array, num_samples: int) -> State:
         """Independent draws `(float [num_samples, 6], int32 [num_samples, 4])`, exact by rejection.
 
-        Types and the distances of the other particles from the first are proposed, and accepted by the remaining
-        three pairs (`_star_rejection.py`). Runs on the host in float64, seeded from `key`; one proposal in 31 is
-        accepted, 40 microseconds for each draw.
+        Types and the distances of the other particles from the first are proposed, and accepted by the
+        remaining three pairs (`_star_rejection.py`). Runs on the host in float64, seeded from `key`; one
+        proposal in 31 is accepted, 40 microseconds for each draw.
         """
         rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel().tolist())
         y, tau = star_sample(rng, _proposal(), num_samples)

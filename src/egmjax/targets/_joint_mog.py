@@ -97,7 +97,8 @@ class JointMoG(Target):
     @property
     def observables(self) -> Mapping[str, Callable[[State], jax.Array]]:
         """`sign_agreement`: the fraction of pairs with `sign(x_i) = mu(d_i)`, to which a distance between the
-        real parts alone is blind. `residual_chi_square`: `sum_i (x_i - mu(d_i))^2 / sigma^2`, twice the energy.
+        real parts alone is blind. `residual_chi_square`: `sum_i (x_i - mu(d_i))^2 / sigma^2`, twice the
+        energy.
         """
         return {"sign_agreement": _sign_agreement, "residual_chi_square": self._residual_chi_square}
 

@@ -2,9 +2,9 @@
 
     y in R^((N-1) s),   positions = (B y) as [N, s],   B^T B = I,   sum_i position_i = 0
 
-A translation-invariant energy is improper on `R^(N s)`; with the centre of mass held at zero and `y` orthonormal
-it is an ordinary density, whose `log Z` is the one of the mean-free subspace with its Euclidean volume. In the
-coordinates `position_i - position_1` the volume is `N^(s/2)` times larger.
+A translation-invariant energy is improper on `R^(N s)`; with the centre of mass held at zero and `y`
+orthonormal it is an ordinary density, whose `log Z` is the one of the mean-free subspace with its Euclidean
+volume. In the coordinates `position_i - position_1` the volume is `N^(s/2)` times larger.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ def mean_free_basis(num_particles: int, spatial_dim: int) -> np.ndarray:
     """The orthonormal basis `B` of the mean-free subspace, float64 `[N * s, (N - 1) * s]`.
 
     The Kronecker product of Helmert's contrasts (column `k` is `(1, .., 1, -k, 0, ..) / sqrt(k (k + 1))`, the
-    difference of particle `k` and the mean of those before it) with the identity. Raises `ValueError` for fewer
-    than two particles or no dimension.
+    difference of particle `k` and the mean of those before it) with the identity. Raises `ValueError` for
+    fewer than two particles or no dimension.
     """
     if num_particles < 2:
         raise ValueError(f"num_particles: mean-free coordinates need at least 2, got {num_particles}")

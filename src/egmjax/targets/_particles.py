@@ -1,12 +1,12 @@
 """Identical particles: the usual continuous benchmarks of equivariant samplers, in mean-free coordinates.
 
-    DW4:   E = sum_{i<j} .9 (r_ij - 4)^4 - 4 (r_ij - 4)^2,   4 particles in the plane
-    LJ13:  E = 2 c sum_{i<j} (1 / r_ij)^12 - 2 (1 / r_ij)^6 + 1/2 sum_i |x_i - mean|^2,   13 particles in space
+    DW4:   E = sum_{i<j} [.9 (r_ij - 4)^4 - 4 (r_ij - 4)^2],   4 particles in the plane
+    LJ13:  E = 2 c sum_{i<j} [r_ij^-12 - 2 r_ij^-6] + 1/2 sum_i |x_i - mean|^2,   13 particles in space
 
 Source: Koehler, Klein, Noe, Equivariant flows, ICML 2020. Energies are in units of kT.
 
-The constants of DW4 are by the Fourier quadrature of `_joint_dw4.py`, which is exact to rounding here since particles
-never meet: grids of spacing .12 to .05 agree to 14 digits.
+The constants of DW4 are by the Fourier quadrature of `_joint_dw4.py`, which is exact to rounding here since
+particles never meet: grids of spacing .12 to .05 agree to 14 digits.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ class DW4(Target):
     def sample(self, key: jax.Array, num_samples: int) -> jax.Array:
         """Independent draws, float `[num_samples, 6]`, exact by rejection (`_star_rejection.py`).
 
-        Runs on the host in float64, seeded from `key`; one proposal in 464 is accepted, .4 milliseconds a draw.
+        Runs on the host in float64, seeded from `key`; one proposal in 464 is accepted, .4 milliseconds a
+        draw.
         """
         rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel().tolist())
         return jnp.asarray(star_sample(rng, _proposal(), num_samples)[0], float)
@@ -78,8 +79,8 @@ class DW4(Target):
 class LJ13(Target):
     """Thirteen Lennard-Jones particles in a harmonic trap; a state is `y: float [36]`.
 
-    `factor` (`c`), a leaf, is 1 where every pair is counted twice, as in EGM, iDEM and ASBS, and 1/2 where it is
-    counted once. Nothing is known in closed form. At `c = 1` the icosahedron has energy -83.0896.
+    `factor` (`c`), a leaf, is 1 where every pair is counted twice, as in EGM, iDEM and ASBS, and 1/2 where
+    it is counted once. Nothing is known in closed form. At `c = 1` the icosahedron has energy -83.0896.
     """
 
     factor: float | jax.Array = 1.0

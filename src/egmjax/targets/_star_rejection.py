@@ -5,8 +5,9 @@
                 r_1j ~ r exp(-u(r; tau_1, tau_j)) / z * 2 pi,   directions uniform
     accepted with probability  prod_{1<i<j} exp(depth - u(r_ij))
 
-The star of pairs with the first particle is drawn as it is, the other pairs accept. The accepted fraction times the
-mass of the proposal is `N Z` in the plane, `Z` on the mean-free subspace of `N` particles (`_mean_free.py`).
+The star of pairs with the first particle is drawn as it is, the other pairs accept. The accepted fraction
+times the mass of the proposal is `N Z` in the plane, `Z` on the mean-free subspace of `N` particles
+(`_mean_free.py`).
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ CHUNK = 2**16
 
 
 class StarProposal(NamedTuple):
-    """`nodes [n]` of the regularised distance, distribution functions `cdf [S, S, n]`, the type patterns `types
-    [P, N]` and their unnormalised masses `mass [P]`, all float64; the pair energy, and `depth [S, S]`.
+    """`nodes [n]` of the regularised distance, distribution functions `cdf [S, S, n]`, the type patterns
+    `types [P, N]` and their unnormalised masses `mass [P]`, all float64; the pair energy, and `depth [S, S]`.
     """
 
     nodes: np.ndarray
@@ -43,8 +44,9 @@ def star_proposal(
 ) -> StarProposal:
     """The proposal for `pair_energy(r, s, t) >= depth[s, t]` and the patterns `types: [P, N]`.
 
-    Distances end at `max_distance`, beyond which `exp(-u)` must not matter. They are drawn by linear interpolation
-    of their distribution function on 7,001 nodes, which changes densities by about 1e-6 of themselves.
+    Distances end at `max_distance`, beyond which `exp(-u)` must not matter. They are drawn by linear
+    interpolation of their distribution function on 7,001 nodes, which changes densities by about 1e-6 of
+    themselves.
     """
     nodes = np.linspace(np.sqrt(REGULARIZER), max_distance, NUM_NODES)
     kinds = np.indices(depth.shape)[..., None]

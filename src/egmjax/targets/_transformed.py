@@ -26,9 +26,9 @@ __all__ = ["Transformed", "transformed"]
 class Transformed(Target):
     """`base`, a target whose density lives on the image of `bijector`, in the coordinates `y = b^{-1}(x)`.
 
-    `bijector` is static: any hashable object with `forward_and_log_det(y) -> (x, log_det)` and `inverse(x) -> y` for
-    one state, such as a distrax bijector; an elementwise `log_det` is summed. `y` and `x` have the shape of
-    `base.space`. Build it with `transformed`, which checks.
+    `bijector` is static: any hashable object with `forward_and_log_det(y) -> (x, log_det)` and `inverse(x)
+    -> y` for one state, such as a distrax bijector; an elementwise `log_det` is summed. `y` and `x` have the
+    shape of `base.space`. Build it with `transformed`, which checks.
     """
 
     base: Target
@@ -42,8 +42,8 @@ class Transformed(Target):
     def energy(self, x: jax.Array) -> jax.Array:
         """`E_base(b(x)) - log |det b'(x)|` for one unbounded state `x`, a scalar.
 
-        Infinite wherever the energy of `base` is not finite: far out `b(x)` rounds to the edge of the support, where
-        a density may diverge.
+        Infinite wherever the energy of `base` is not finite: far out `b(x)` rounds to the edge of the
+        support, where a density may diverge.
         """
         inside, log_det = self.bijector.forward_and_log_det(x)
         energy = self.base.energy(inside) - jnp.sum(log_det)
@@ -87,14 +87,16 @@ def transformed(
     """A target on `R^shape` from a density on the image of `bijector`.
 
     Args:
-        base: A target on a `Real` space, or a function `x -> log density` (any additive constant) on the support.
-        bijector: `forward_and_log_det` and `inverse` for one state, e.g. `distrax.Sigmoid()` for the unit cube,
-            `distrax.Block(distrax.Chain([distrax.ScalarAffine(a, b), distrax.Sigmoid()]), 1)` for another.
+        base: A target on a `Real` space, or a function `x -> log density` (any additive constant) on
+            the support.
+        bijector: `forward_and_log_det` and `inverse` for one state, e.g. `distrax.Sigmoid()` for the unit
+            cube, `distrax.Block(distrax.Chain([distrax.ScalarAffine(a, b), distrax.Sigmoid()]), 1)` for
+            another.
         shape: The shape of a state, for a function; a target has its own.
 
     Raises:
-        ValueError: `base` is a target on another kind of space, or a function without `shape`; `bijector` lacks a
-            method; or the energy in the new coordinates fails the checks of `check_energy`.
+        ValueError: `base` is a target on another kind of space, or a function without `shape`; `bijector`
+            lacks a method; or the energy in the new coordinates fails the checks of `check_energy`.
     """
     for method in ("forward_and_log_det", "inverse"):
         if not callable(getattr(bijector, method, None)):
