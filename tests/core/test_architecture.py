@@ -42,7 +42,7 @@ CORE = [
     "estimators",
 ]
 ABOVE = {"ebm", "training", "commands", "__main__", "cli", "__init__"}  # may import anything below them
-OPTIONAL = ("flax", "distrax", "orbax", "matplotlib", "optax", "tyro", "tqdm")
+OPTIONAL = ("flax", "distrax", "orbax", "blackjax", "matplotlib", "optax", "tyro", "tqdm")
 
 
 def part_of(file):
@@ -124,7 +124,7 @@ class Blocker:
 sys.meta_path.insert(0, Blocker())
 import jax, jax.numpy as jnp
 import {name}
-from {name} import generators, states, losses
+from {name} import generators, mcmc, states, losses, targets
 from {name}.paths import MaskedPath
 from {name}.processes import MaskedProcess
 from {name}.simulators import first_hitting_sampler
@@ -146,6 +146,7 @@ estimate = snis(
 rollout = first_hitting_sampler(process).sample(jax.random.key(2), lambda x, t: jnp.zeros((4, 2)))
 assert abs(float(estimate.target.sum()) - 4) < 1e-3 and float(estimate.info.ess) > 50
 assert set(rollout.x.tolist()) <= {{0, 1}}
+assert targets.GaussianMixture.gmm40().means.shape == (40, 2)  # a data file comes along
 print("fine")
 """
 

@@ -1,5 +1,26 @@
 """Reference and refinement kernels."""
 
 from ._cluster import SwendsenWang, SwendsenWangInfo, SwendsenWangState, cluster_labels, swendsen_wang
+from ._gibbs import Gibbs, GibbsInfo, GibbsState, gibbs
+from ._mala_within_gibbs import (
+    MalaWithinGibbs,
+    MalaWithinGibbsInfo,
+    MalaWithinGibbsState,
+    mala_within_gibbs,
+)
 
-__all__ = ["SwendsenWang", "SwendsenWangInfo", "SwendsenWangState", "cluster_labels", "swendsen_wang"]
+__all__ = [
+    "Gibbs",
+    "GibbsInfo",
+    "GibbsState",
+    "MalaWithinGibbs",
+    "MalaWithinGibbsInfo",
+    "MalaWithinGibbsState",
+    "SwendsenWang",
+    "SwendsenWangInfo",
+    "SwendsenWangState",
+    "cluster_labels",
+    "gibbs",
+    "mala_within_gibbs",
+    "swendsen_wang",
+]

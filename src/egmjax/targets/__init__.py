@@ -4,21 +4,33 @@ from ._base import Target
 from ._clamped import clamped_log_mean, clamped_sample, exact_denoiser
 from ._enumeration import enumerate_states, enumerated_log_prob, enumerated_log_z
 from ._from_energy import FromEnergy, FromLogDensity, check_energy, from_energy, from_log_density
+from ._funnel import Funnel
 from ._gaussian_bernoulli_rbm import GaussianBernoulliRBM
 from ._gaussian_mixture import GaussianMixture
 from ._ising import Ising
+from ._joint_dw4 import JointDW4
+from ._joint_mog import JointMoG
+from ._mean_free import mean_free_basis
+from ._particles import DW4, LJ13
 from ._potts import Potts
 from ._spin_glass import SpinGlass
+from ._transformed import Transformed, transformed
 
 __all__ = [
+    "DW4",
+    "LJ13",
     "FromEnergy",
     "FromLogDensity",
+    "Funnel",
     "GaussianBernoulliRBM",
     "GaussianMixture",
     "Ising",
+    "JointDW4",
+    "JointMoG",
     "Potts",
     "SpinGlass",
     "Target",
+    "Transformed",
     "check_energy",
     "clamped_log_mean",
     "clamped_sample",
@@ -28,4 +40,6 @@ __all__ = [
     "exact_denoiser",
     "from_energy",
     "from_log_density",
+    "mean_free_basis",
+    "transformed",
 ]
