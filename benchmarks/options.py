@@ -22,9 +22,10 @@ class Options:
     """Delete what --out holds and start anew."""
     seed: int = 0
     """Seed of all randomness: parameters, training, evaluation."""
-    objective: Literal["snis", "weighted"] = "weighted"
-    """snis: regress on importance-sampled estimates of the generator (the EGM paper). weighted: regress on
-    conditional generators of own samples drawn in proportion to their importance weights."""
+    objective: Literal["snis", "bootstrap", "weighted"] = "weighted"
+    """snis: regress on importance-sampled estimates of the generator (the EGM paper). bootstrap: the same at r < 1,
+    through a learned noised energy. weighted: regress on conditional generators of own samples drawn in
+    proportion to their importance weights."""
     iterations: int = 200
     """Training iterations; each rolls out the model once."""
     updates_per_iteration: int = 8
@@ -37,6 +38,10 @@ class Options:
     """Replay buffer, in iterations of roll-outs."""
     num_proposals: int = 512
     """Importance-sampling proposals for each state (snis only)."""
+    bootstrap_step: float = 0.2
+    """Largest step r - t of the bootstrapped target (bootstrap only)."""
+    site_conditionals: bool = False
+    """Learn from the law of each site given the others, softmax(-E(x[i <- s])), in place of drawn symbols."""
     learning_rate: float = 2e-3
     """Adam's initial rate; decays along a cosine to 2 percent."""
     clip_norm: float = 1.0
@@ -60,17 +65,15 @@ class Options:
 
 
 @dataclass(kw_only=True)
-class IsingOptions(Options):
-    """2-D Ising model on a torus; any-order masked jump process, translation-equivariant network."""
+class LatticeOptions(Options):
+    """Defaults shared by spins on a torus."""
 
+    process: Literal["mask", "uniform"] = "mask"
+    """mask: sites are revealed one by one. uniform: sites start at random and jump, in steps on a grid of times."""
+    num_steps: int = 100
+    """Steps of the sampler (uniform only)."""
     length: int = 5
     """Sites along each side."""
-    beta: float = 0.4
-    """Inverse temperature; critical at 0.4407."""
-    coupling: float = 1.0
-    """J > 0 is ferromagnetic."""
-    field: float = 0.0
-    """External field h."""
     order: Literal["random", "raster"] = "random"
     """Order in which sites are generated: random for each sample, or fixed row by row."""
     radius: int | None = None
@@ -78,10 +81,47 @@ class IsingOptions(Options):
 
 
 @dataclass(kw_only=True)
+class IsingOptions(LatticeOptions):
+    """2-D Ising model on a torus; any-order masked jump process, translation-equivariant network."""
+
+    beta: float = 0.4
+    """Inverse temperature; critical at 0.4407."""
+    coupling: float = 1.0
+    """J > 0 is ferromagnetic."""
+    field: float = 0.0
+    """External field h."""
+
+
+@dataclass(kw_only=True)
+class PottsOptions(LatticeOptions):
+    """2-D Potts model on a torus; any-order masked jump process, translation-equivariant network."""
+
+    num_symbols: int = 3
+    """Symbols of a site, q."""
+    beta: float = 0.8
+    """Inverse temperature; critical at log(1 + sqrt(q)), 1.005 for q = 3."""
+
+
+@dataclass(kw_only=True)
+class SpinGlassOptions(LatticeOptions):
+    """2-D spin glass on a torus with couplings +-1; any-order masked jump process, residual network."""
+
+    beta: float = 0.8
+    """Inverse temperature."""
+    disorder_seed: int = 0
+    """Seed of the couplings."""
+    width: int = 256
+
+
+@dataclass(kw_only=True)
 class FlowOptions(Options):
     """Defaults shared by targets on R^d and mixed spaces."""
 
-    objective: Literal["snis", "weighted"] = "snis"
+    process: Literal["flow", "diffusion", "flow+diffusion"] = "flow"
+    """What the real coordinates follow. flow+diffusion: each step is one or the other, with equal probability."""
+    noise: float = 1.0
+    """Noise of the diffusion in units of the path's own; at 1 it is the time reversal of the noising."""
+    objective: Literal["snis", "bootstrap", "weighted"] = "snis"
     iterations: int = 60
     updates_per_iteration: int = 20
     num_rollouts: int = 1000
@@ -112,15 +152,61 @@ class Gmm25Options(FlowOptions):
 
 
 @dataclass(kw_only=True)
-class GbRbmOptions(FlowOptions):
+class Gmm40Options(FlowOptions):
+    """40 Gaussian modes at random places in [-40, 40]^2, by a flow; two published variants."""
+
+    variant: Literal["torch", "jax"] = "torch"
+    """torch: fab-torch, iDEM; standard deviation 1.3133. jax: fab-jax; standard deviation 1."""
+    scale: float = 25.0
+    num_proposals: int = 1024
+    num_samples: int = 100_000
+
+
+@dataclass(kw_only=True)
+class FunnelOptions(FlowOptions):
+    """Neal's funnel in the plane, by a flow."""
+
+    scale: float = 3.0
+
+
+@dataclass(kw_only=True)
+class MixedOptions(FlowOptions):
+    """Defaults shared by targets with real coordinates and symbols."""
+
+    symbols: Literal["mask", "uniform"] = "mask"
+    """What the symbols follow, as for lattices."""
+
+
+@dataclass(kw_only=True)
+class GbRbmOptions(MixedOptions):
     """Gaussian-Bernoulli RBM, two real and three binary coordinates, by a product of flow and masked jumps."""
+
+
+@dataclass(kw_only=True)
+class JointMogOptions(MixedOptions):
+    """Ten pairs of a real and a binary coordinate, 2^10 modes, by a product of flow and masked jumps."""
+
+    scale: float = 1.1
+
+
+@dataclass(kw_only=True)
+class JointDw4Options(MixedOptions):
+    """Four particles of two types in the plane, mean-free, by a product of flow and masked jumps."""
+
+    scale: float = 1.6
 
 
 TARGETS: dict[str, type[Options]] = {
     "ising": IsingOptions,
+    "potts": PottsOptions,
+    "spin-glass": SpinGlassOptions,
     "three-modes": ThreeModesOptions,
     "gmm25": Gmm25Options,
+    "gmm40": Gmm40Options,
+    "funnel": FunnelOptions,
     "gb-rbm": GbRbmOptions,
+    "joint-mog": JointMogOptions,
+    "joint-dw4": JointDw4Options,
 }
 
 COUNTS = (
@@ -170,7 +256,7 @@ def check(options: Options) -> None:
         value = getattr(options, name, 1)
         if value < 1:
             raise ValueError(f"{name}: at least 1, got {value}")
-    for name in ("learning_rate", "clip_norm", "scale"):
+    for name in ("learning_rate", "clip_norm", "scale", "noise", "bootstrap_step"):
         value = getattr(options, name, 1.0)
         if not 0 < value < math.inf:
             raise ValueError(f"{name}: must be positive and finite, got {value}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -11,23 +12,53 @@ import optax
 
 from egmjax.estimators import PsiFn, psi_from_energy
 from egmjax.networks import LatticeNet, ResidualMLP
-from egmjax.paths import Linear, MaskedPath, Ordered, stationary_path
-from egmjax.processes import FlowProcess, MaskedProcess, Process, ProductProcess
+from egmjax.paths import GaussianPath, Linear, MaskedPath, MixturePath, Ordered, stationary_path
+from egmjax.processes import (
+    DiffusionProcess,
+    FlowProcess,
+    MaskedProcess,
+    MixtureProcess,
+    Process,
+    ProductProcess,
+    SuperpositionProcess,
+)
 from egmjax.proposals import reference_posterior
 from egmjax.simulators import Sampler, first_hitting_sampler, grid_sampler, time_grid
-from egmjax.targets import GaussianBernoulliRBM, GaussianMixture, Ising, Target
+from egmjax.states import Categorical, Real, Space
+from egmjax.targets import (
+    Funnel,
+    GaussianBernoulliRBM,
+    GaussianMixture,
+    Ising,
+    JointDW4,
+    JointMoG,
+    Potts,
+    SpinGlass,
+    Target,
+)
 from egmjax.training import (
-    ApplyFn,
     Objective,
     Trainer,
     linear_temper,
     make_trainer,
+    psi_objective,
     replay_buffer,
     snis_objective,
+    sum_objectives,
     weighted_objective,
 )
 
-from .options import FlowOptions, IsingOptions, Options
+from .options import (
+    FlowOptions,
+    FunnelOptions,
+    Gmm40Options,
+    IsingOptions,
+    LatticeOptions,
+    MixedOptions,
+    Options,
+    PottsOptions,
+    SpinGlassOptions,
+)
 
 
 class Setup(NamedTuple):
@@ -36,28 +67,42 @@ class Setup(NamedTuple):
     target: Target
     process: Process
     sampler: Sampler
-    network: Any
+    init_params: Callable[[jax.Array], Any]
+    apply_fn: Callable[[Any, Any, Any], Any]
     psi_fn: PsiFn
     trainer: Trainer
     energies_per_iteration: int
 
     def predictor(self, params: Any) -> Any:
         """`predict_fn(xt, t)` of the network with these parameters."""
-        return lambda x, t: self.network.apply(params, x, t)
+        return lambda x, t: self.apply_fn(params, x, t)
 
     def init(self, seed: int) -> Any:
         """The training state at iteration 0."""
         key_network, key_train = jax.random.split(jax.random.key(seed))
-        x0 = self.process.path.sample_prior(key_network)
-        params = self.network.init(key_network, x0, jnp.zeros(()))
-        return self.trainer.init(key_train, params)
+        return self.trainer.init(key_train, self.init_params(key_network))
+
+
+class Networks(NamedTuple):
+    """Parameters `{"generator", "psi"}`, the second only where a noised energy is learned too."""
+
+    init: Callable[[jax.Array], Any]
+    generator: Callable[[Any, Any, Any], Any]
+    psi: Callable[[Any, Any, Any], jax.Array]
 
 
 def build(name: str, options: Options) -> Setup:
     """Composes the run of target `name`."""
-    target, process, sampler, network = _parts(name, options)
+    target = _target(name, options)
+    process = _process(options, target.space)
+    if isinstance(process, MaskedProcess):
+        sampler = first_hitting_sampler(process)
+    else:
+        assert isinstance(options, (FlowOptions, LatticeOptions))
+        sampler = grid_sampler(process, time_grid(options.num_steps))
+    networks = _networks(options, target, process)
     psi_fn = psi_from_energy(target.energy, process.path)
-    objective = _objective(options, process, network.apply, psi_fn)
+    objective = _objective(options, target, process, networks, psi_fn)
     num_updates = options.iterations * options.updates_per_iteration
     optimizer = optax.chain(
         optax.clip_by_global_norm(options.clip_norm),
@@ -69,7 +114,7 @@ def build(name: str, options: Options) -> Setup:
         objective,
         replay_buffer(options.buffer_rollouts * options.num_rollouts, weighted=objective.weighted),
         psi_fn,
-        network.apply,
+        networks.generator,
         optimizer,
         num_rollouts=options.num_rollouts,
         batch_size=options.batch_size,
@@ -80,51 +125,132 @@ def build(name: str, options: Options) -> Setup:
     per_iteration = (
         options.num_rollouts + options.updates_per_iteration * options.batch_size * objective.num_energies
     )
-    return Setup(target, process, sampler, network, psi_fn, trainer, per_iteration)
+    return Setup(target, process, sampler, networks.init, networks.generator, psi_fn, trainer, per_iteration)
 
 
-def _objective(options: Options, process: Process, apply_fn: ApplyFn, psi_fn: PsiFn) -> Objective:
+def _target(name: str, options: Options) -> Target:
+    match options:
+        case IsingOptions():
+            return Ising(options.length, options.beta, coupling=options.coupling, field=options.field)
+        case PottsOptions():
+            return Potts(options.length, options.num_symbols, options.beta)
+        case SpinGlassOptions():
+            return SpinGlass.plus_minus(options.length, options.beta, seed=options.disorder_seed)
+        case Gmm40Options():
+            return GaussianMixture.gmm40(options.variant)
+        case FunnelOptions():
+            return Funnel()
+    simple: dict[str, Callable[[], Target]] = {
+        "three-modes": GaussianMixture.three_modes,
+        "gmm25": GaussianMixture.gmm25,
+        "gb-rbm": GaussianBernoulliRBM.six_modes,
+        "joint-mog": JointMoG,
+        "joint-dw4": JointDW4,
+    }
+    return simple[name]()
+
+
+def _process(options: Options, space: Space) -> Process:
+    """A process for each component of the space."""
+    match space:
+        case Real(shape):
+            assert isinstance(options, FlowOptions)
+            return _real_process(options, stationary_path(shape, scale=options.scale))
+        case Categorical(sites, num_states):
+            kind = (
+                options.symbols if isinstance(options, MixedOptions) else getattr(options, "process", "mask")
+            )
+            if kind == "uniform":
+                return MixtureProcess(MixturePath(sites=sites, num_states=num_states))
+            is_ordered = isinstance(options, LatticeOptions) and options.order == "raster"
+            schedule = Ordered.from_rank(np.arange(sites)) if is_ordered else Linear()
+            return MaskedProcess(MaskedPath(schedule, sites=sites, num_states=num_states))
+    assert isinstance(space, tuple)
+    return ProductProcess(tuple(_process(options, part) for part in space))
+
+
+def _real_process(options: FlowOptions, path: GaussianPath) -> Process:
+    flow = FlowProcess(path, stepper=options.stepper)
+    diffusion = DiffusionProcess(path, options.noise)
+    if options.process == "flow+diffusion":
+        return SuperpositionProcess((flow, diffusion), (0.5, 0.5))
+    return flow if options.process == "flow" else diffusion
+
+
+def _networks(options: Options, target: Target, process: Process) -> Networks:
+    generator: Any
+    on_grid = isinstance(options, FlowOptions) or getattr(options, "process", "") == "uniform"
+    scale = options.scale if isinstance(options, FlowOptions) else 1.0
+    if isinstance(options, LatticeOptions) and not isinstance(options, SpinGlassOptions):
+        assert isinstance(target.space, Categorical)
+        generator = LatticeNet(
+            options.length,
+            target.space.num_states,
+            width=options.width,
+            depth=options.depth,
+            radius=options.radius,
+            odd=target.symmetric_under_flip,
+            use_time=on_grid,
+        )
+    else:
+        generator = ResidualMLP(
+            target.space,
+            process.prediction_shape(),
+            options.width,
+            options.depth,
+            scale=scale,
+            use_time=on_grid,
+        )
+    has_psi = options.objective == "bootstrap"
+    psi: Any = ResidualMLP(
+        target.space, (), max(options.width, 128), options.depth, scale=scale, use_time=on_grid
+    )
+
+    def init(key: jax.Array) -> Any:
+        x0 = process.path.sample_prior(key)
+        params = {"generator": generator.init(key, x0, jnp.zeros(()))}
+        if has_psi:
+            params["psi"] = psi.init(jax.random.fold_in(key, 1), x0, jnp.zeros(()))
+        return params
+
+    return Networks(
+        init,
+        lambda params, x, t: generator.apply(params["generator"], x, t),
+        lambda params, x, t: psi.apply(params["psi"], x, t),
+    )
+
+
+def _objective(
+    options: Options, target: Target, process: Process, networks: Networks, psi_fn: PsiFn
+) -> Objective:
+    site_energies_fn = target.site_energies if options.site_conditionals else None
     if options.objective == "weighted":
-        return weighted_objective(process, apply_fn)
+        return weighted_objective(process, networks.generator, site_energies_fn=site_energies_fn)
     proposal = reference_posterior(process.path)
-    return snis_objective(process, apply_fn, proposal, psi_fn, num_proposals=options.num_proposals)
-
-
-def _parts(name: str, options: Options) -> tuple[Target, Process, Sampler, Any]:
-    if isinstance(options, IsingOptions):
-        return _ising(options)
-    assert isinstance(options, FlowOptions)
-    if name == "gb-rbm":
-        return _gb_rbm(options)
-    target = GaussianMixture.three_modes() if name == "three-modes" else GaussianMixture.gmm25()
-    flow = FlowProcess(stationary_path((2,), scale=options.scale), stepper=options.stepper)
-    return _on_grid(options, target, flow)
-
-
-def _ising(options: IsingOptions) -> tuple[Target, Process, Sampler, Any]:
-    target = Ising(length=options.length, beta=options.beta, coupling=options.coupling, field=options.field)
-    sites = options.length**2
-    schedule = Linear() if options.order == "random" else Ordered.from_rank(np.arange(sites))
-    process = MaskedProcess(MaskedPath(schedule, sites=sites, num_states=2))
-    network = LatticeNet(
-        options.length,
-        width=options.width,
-        depth=options.depth,
-        radius=options.radius,
-        odd=target.symmetric_under_flip,
+    plain = snis_objective(
+        process,
+        networks.generator,
+        proposal,
+        psi_fn,
+        num_proposals=options.num_proposals,
+        site_energies_fn=site_energies_fn,
     )
-    return target, process, first_hitting_sampler(process), network
+    if options.objective == "snis":
+        return plain
 
+    def step_fn(t: jax.Array, iteration: jax.Array) -> jax.Array:
+        return jnp.asarray(options.bootstrap_step)
 
-def _gb_rbm(options: FlowOptions) -> tuple[Target, Process, Sampler, Any]:
-    target = GaussianBernoulliRBM.six_modes()
-    flow = FlowProcess(stationary_path((2,), scale=options.scale), stepper=options.stepper)
-    jump = MaskedProcess(MaskedPath(Linear(), sites=3, num_states=2))
-    return _on_grid(options, target, ProductProcess((flow, jump)))
-
-
-def _on_grid(options: FlowOptions, target: Target, process: Process) -> tuple[Target, Process, Sampler, Any]:
-    network = ResidualMLP(
-        target.space, process.prediction_shape(), options.width, options.depth, scale=options.scale
+    learned = psi_objective(
+        process, networks.psi, proposal, psi_fn, num_proposals=options.num_proposals, step_fn=step_fn
     )
-    return target, process, grid_sampler(process, time_grid(options.num_steps)), network
+    bootstrapped = snis_objective(
+        process,
+        networks.generator,
+        proposal,
+        psi_fn,
+        num_proposals=options.num_proposals,
+        psi_apply_fn=networks.psi,
+        step_fn=step_fn,
+    )
+    return sum_objectives({"psi": learned, "generator": bootstrapped})

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ._features import time_features
+
 
 class LatticeDense(nn.Module):
     """`[sites, channels] -> [sites, features]`, translation-equivariant on the `length x length` torus.
@@ -47,7 +49,9 @@ class LatticeDense(nn.Module):
 
 
 class LatticeNet(nn.Module):
-    """Denoiser logits `[sites, num_states]` for a masked path on the torus; `apply(params, x, t)`, time-free.
+    """Denoiser logits `[sites, num_states]` on the torus; `apply(params, x, t)`.
+
+    `use_time=False` drops `t`, which the denoiser of a masked path does not depend on.
 
     `odd=True` (two states only) makes the logit odd under a flip of all spins, so a symmetric target is
     sampled with both signs equally likely, exactly: inputs are spins in {-1, 0, 1}, layers have no bias, and
@@ -60,18 +64,20 @@ class LatticeNet(nn.Module):
     depth: int = 2
     radius: int | None = None
     odd: bool = False
+    use_time: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, t: jax.Array) -> jax.Array:
+        clock = nn.Dense(self.width)(time_features(t))[None, :] if self.use_time else 0.0
         if self.odd:
-            return self._odd(x)
+            return self._odd(x, clock)
         symbols = jax.nn.one_hot(x, self.num_states + 1)
-        h = LatticeDense(self.length, self.width, self.radius)(symbols)
+        h = LatticeDense(self.length, self.width, self.radius)(symbols) + clock
         for _ in range(self.depth - 1):
             h = h + LatticeDense(self.length, self.width, self.radius)(nn.silu(h))
         return nn.Dense(self.num_states, kernel_init=nn.initializers.zeros)(nn.silu(h))
 
-    def _odd(self, x: jax.Array) -> jax.Array:
+    def _odd(self, x: jax.Array, clock: jax.Array | float) -> jax.Array:
         if self.num_states != 2:
             raise ValueError(f"odd: needs num_states=2, got {self.num_states}")
         known = (x < 2).astype(float)[:, None]
@@ -81,7 +87,7 @@ class LatticeNet(nn.Module):
             return LatticeDense(self.length, features, self.radius, use_bias=use_bias)
 
         h = layer(self.width, False)(spin)
-        g = layer(self.width, True)(known)
+        g = layer(self.width, True)(known) + clock
         for _ in range(self.depth - 1):
             a = nn.tanh(h) * nn.sigmoid(g)
             h = h + layer(self.width, False)(a)
