@@ -54,6 +54,8 @@ NETWORKS = {
     "lattice_radius_zero": _lattice(3, radius=0),
     "lattice_odd_full": _lattice(3, odd=True),
     "lattice_odd_radius": _lattice(4, radius=1, odd=True, depth=3),
+    "lattice_with_time": _lattice(3, use_time=True),
+    "lattice_odd_with_time": _lattice(3, odd=True, use_time=True),
     "lattice_shallow": _lattice(3, depth=1),
 }
 
