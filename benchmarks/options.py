@@ -132,6 +132,8 @@ class FlowOptions(Options):
     num_exact: int = 2_000
     scale: float = 5.0
     """Standard deviation of the Gaussian reference: about the size of the target, in its own units."""
+    power: float = 1.0
+    """Above 1, more of the time is spent near the data: for modes much narrower than scale."""
     num_steps: int = 40
     """Steps of the sampler from t=0 to t=1."""
     stepper: Literal["heun", "euler"] = "heun"
@@ -260,6 +262,8 @@ def check(options: Options) -> None:
         value = getattr(options, name, 1.0)
         if not 0 < value < math.inf:
             raise ValueError(f"{name}: must be positive and finite, got {value}")
+    if getattr(options, "power", 1.0) < 1:
+        raise ValueError("power: at least 1")
     for name in ("beta", "coupling", "field"):
         value = getattr(options, name, 0.0)
         if not math.isfinite(value):

@@ -155,7 +155,7 @@ def _process(options: Options, space: Space) -> Process:
     match space:
         case Real(shape):
             assert isinstance(options, FlowOptions)
-            return _real_process(options, stationary_path(shape, scale=options.scale))
+            return _real_process(options, stationary_path(shape, scale=options.scale, power=options.power))
         case Categorical(sites, num_states):
             kind = (
                 options.symbols if isinstance(options, MixedOptions) else getattr(options, "process", "mask")

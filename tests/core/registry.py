@@ -44,6 +44,7 @@ MEAN, SCALE = 0.3, 1.2  # of the reference of every Gaussian path below
 GAUSSIAN_SCHEDULES = {
     "condot": lambda: CondOT(1.5),
     "trigonometric": lambda: Trigonometric(1.2),
+    "trigonometric_late": lambda: Trigonometric(1.2, 2.0),
     "variance_preserving": lambda: VariancePreserving(1.1, 0.1, 8.0),
     "variance_exploding": lambda: VarianceExploding(0.05, 3.0),
 }
@@ -68,6 +69,17 @@ def _trigonometric(t):
         half * math.cos(half * t),
         1.2 * math.cos(half * t),
         -1.2 * half * math.sin(half * t),
+    )
+
+
+def _trigonometric_late(t):
+    half, left = 0.5 * math.pi, (1 - t) ** 2
+    slope = -2 * (1 - t)
+    return (
+        math.cos(half * left),
+        -half * slope * math.sin(half * left),
+        1.2 * math.sin(half * left),
+        1.2 * half * slope * math.cos(half * left),
     )
 
 
@@ -99,6 +111,7 @@ def _ordered(rank):
 GAUSSIAN_FORMS = {  # t -> alpha, alpha', sigma, sigma'
     "condot": _condot,
     "trigonometric": _trigonometric,
+    "trigonometric_late": _trigonometric_late,
     "variance_preserving": _variance_preserving,
     "variance_exploding": _variance_exploding,
 }

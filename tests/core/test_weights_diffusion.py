@@ -57,7 +57,9 @@ def weigh(process, mixture, predict_fn, times, num=NUM):
     return np.asarray(run(jax.random.split(jax.random.key(1), num), mixture.sample(1, num)), np.float64)
 
 
-@pytest.mark.parametrize(("name", "noise"), list(zip(GAUSSIAN_SCHEDULES, [0.3, 1.0, 2.5, 0.7], strict=True)))
+@pytest.mark.parametrize(
+    ("name", "noise"), list(zip(GAUSSIAN_SCHEDULES, [0.3, 1.0, 1.6, 2.5, 0.7], strict=True))
+)
 def test_forward_equation(name, noise, x64):
     process = DiffusionProcess(gaussian_path(name, (1,)), noise)
     for t in (0.15, 0.4, 0.8):

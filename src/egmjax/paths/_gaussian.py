@@ -212,15 +212,20 @@ class GaussianPath(Path):
         return (v_ts * a * xr + b * v_sr * xt) / total, v_ts * v_sr / total
 
 
-def stationary_path(shape: tuple[int, ...], *, mean: float = 0.0, scale: float = 1.0) -> GaussianPath:
+def stationary_path(
+    shape: tuple[int, ...], *, mean: float = 0.0, scale: float = 1.0, power: float = 1.0
+) -> GaussianPath:
     """The trigonometric path with `sigma_0 = scale`: under the reference `N(0, scale^2)` nothing moves at all.
 
     With a target of about that scale the network learns only how the target differs from a Gaussian; a good
-    default for energies. Raises `ValueError` for a scale that is not positive.
+    default for energies. `power` above 1 spends more of the time near the data, for modes much narrower than
+    `scale`. Raises `ValueError` for a scale that is not positive or a power below 1.
     """
     if not scale > 0:
         raise ValueError(f"scale: must be positive, got {scale}")
-    return GaussianPath(Trigonometric(scale), mean=mean, scale=scale, shape=tuple(shape))
+    if not power >= 1:
+        raise ValueError(f"power: at least 1, got {power}")
+    return GaussianPath(Trigonometric(scale, power), mean=mean, scale=scale, shape=tuple(shape))
 
 
 def _normal_log_prob(x: jax.Array, mean: jax.Array, variance: jax.Array) -> jax.Array:
