@@ -36,6 +36,8 @@ class Options:
     """Samples of the model for each iteration."""
     buffer_rollouts: int = 4
     """Replay buffer, in iterations of roll-outs."""
+    min_ess_fraction: float = 0.05
+    """The exponent of the weights is lowered until the buffer has this ESS (weighted only)."""
     num_proposals: int = 512
     """Importance-sampling proposals for each state (snis only)."""
     bootstrap_step: float = 0.2
@@ -271,7 +273,7 @@ def check(options: Options) -> None:
     if (getattr(options, "radius", None) or 0) < 0:
         raise ValueError("radius: at least 0")
     check_seed(options.seed)
-    for name in ("ema_decay", "temper_start", "temper_fraction"):
+    for name in ("ema_decay", "temper_start", "temper_fraction", "min_ess_fraction"):
         value = getattr(options, name)
         if not 0 <= value <= 1:
             raise ValueError(f"{name}: a fraction in [0, 1], got {value}")

@@ -112,7 +112,11 @@ def build(name: str, options: Options) -> Setup:
         process,
         sampler,
         objective,
-        replay_buffer(options.buffer_rollouts * options.num_rollouts, weighted=objective.weighted),
+        replay_buffer(
+            options.buffer_rollouts * options.num_rollouts,
+            weighted=objective.weighted,
+            min_ess_fraction=options.min_ess_fraction,
+        ),
         psi_fn,
         networks.generator,
         optimizer,

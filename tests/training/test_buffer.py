@@ -184,3 +184,23 @@ def test_capacity_errors():
     buffer = replay_buffer(3, weighted=True)
     with pytest.raises(ValueError, match="capacity 3"):
         buffer.add(buffer.init(example()), rollouts([1, 2, 3, 4]), jnp.zeros(4))
+
+
+@pytest.mark.parametrize("wanted", [0.3, 0.7])
+def test_uneven_weights_are_flattened_just_enough(wanted):
+    """Draws follow `w^gamma`, `gamma` the largest exponent with the ESS asked for; even weights are left alone."""
+    rng = np.random.default_rng(0)
+    for spread in (6.0, 0.1):
+        log_w = spread * rng.normal(size=40)
+        buffer = replay_buffer(50, weighted=True, min_ess_fraction=wanted)
+        state = filled(buffer, np.arange(1, 41), 0.25 * log_w, 0.75 * log_w)
+        grid = np.linspace(1e-6, 1, 20_001)
+        w = np.exp(np.outer(grid, log_w - log_w.max()))
+        ess = w.sum(1) ** 2 / (w**2).sum(1) / 40
+        gamma = grid[np.flatnonzero(ess >= wanted).max()]
+        assert (gamma == 1) == (spread == 0.1)
+        probs = np.exp(gamma * (log_w - log_w.max()))
+        counts = np.bincount(draw(buffer, state, 100_000), minlength=41)[1:]
+        np.testing.assert_allclose(counts / 1e5, probs / probs.sum(), atol=2e-4)
+    with pytest.raises(ValueError, match="min_ess_fraction"):
+        replay_buffer(5, weighted=True, min_ess_fraction=1.0)

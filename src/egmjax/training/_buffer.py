@@ -32,14 +32,19 @@ class ReplayBuffer(NamedTuple):
     draw: Callable[..., Any]
 
 
-def replay_buffer(capacity: int, *, weighted: bool) -> ReplayBuffer:
+def replay_buffer(capacity: int, *, weighted: bool, min_ess_fraction: float = 0.0) -> ReplayBuffer:
     """Keeps the newest `capacity` samples. `weighted` draws proportionally to the weights, else uniformly.
 
-    Draws are systematic, so each sample comes up its expected number of times to within one. Raises
-    `ValueError` for a capacity below one.
+    Draws are systematic, so each sample comes up its expected number of times to within one. While the weights
+    `w` are so uneven that their ESS is below `min_ess_fraction` of the samples held, draws are proportional to
+    `w^gamma` with the largest `gamma` in `[0, 1]` that reaches it: the model then moves towards the target by as much
+    as its samples can carry, instead of collapsing onto a few of them. Raises `ValueError` for a capacity below one or
+    a fraction outside `[0, 1)`.
     """
     if capacity < 1:
         raise ValueError(f"capacity: at least 1, got {capacity}")
+    if not 0 <= min_ess_fraction < 1:
+        raise ValueError(f"min_ess_fraction: in [0, 1), got {min_ess_fraction}")
 
     def init(example: Any) -> BufferState:
         x = jax.tree.map(lambda a: jnp.zeros((capacity, *a.shape), a.dtype), example)
@@ -68,6 +73,8 @@ def replay_buffer(capacity: int, *, weighted: bool) -> ReplayBuffer:
             log_w = jnp.where(jnp.any(jnp.isfinite(log_w)), log_w, jnp.where(filled, 0.0, -jnp.inf))
         else:
             log_w = jnp.where(filled, 0.0, -jnp.inf)
+        if weighted and min_ess_fraction > 0:
+            log_w = jnp.where(log_w > -jnp.inf, _largest_exponent(log_w, min_ess_fraction) * log_w, -jnp.inf)
         weight = jax.nn.softmax(log_w)
         cumulative = jnp.cumsum(weight)
         points = (jnp.arange(num) + jax.random.uniform(key)) / num * cumulative[-1]
@@ -76,3 +83,23 @@ def replay_buffer(capacity: int, *, weighted: bool) -> ReplayBuffer:
         return jax.tree.map(lambda a: a[index], state.x)
 
     return ReplayBuffer(init, add, draw)
+
+
+def _largest_exponent(log_w: jax.Array, min_ess_fraction: float) -> jax.Array:
+    """The largest `gamma <= 1` at which `w^gamma` has that ESS among the finite weights, by bisection to 1e-5."""
+    held = log_w > -jnp.inf
+    shifted = jnp.where(held, log_w - jnp.max(log_w), 0.0)
+    wanted = min_ess_fraction * jnp.sum(held)
+
+    def reaches(gamma: jax.Array) -> jax.Array:
+        w = jnp.where(held, jnp.exp(gamma * shifted), 0.0)
+        return jnp.sum(w) ** 2 >= wanted * jnp.sum(w**2)
+
+    def halve(_: int, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        low, high = bounds
+        middle = 0.5 * (low + high)
+        good = reaches(middle)
+        return jnp.where(good, middle, low), jnp.where(good, high, middle)
+
+    low, _ = jax.lax.fori_loop(0, 17, halve, (jnp.zeros(()), jnp.ones(())))
+    return jnp.where(reaches(jnp.ones(())), 1.0, low)

@@ -1,0 +1,88 @@
+"""Every target with every process and objective it allows: traced, and a few of them run."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks import options as options_module
+from benchmarks import train
+from benchmarks.options import TARGETS, FlowOptions, LatticeOptions, MixedOptions, check
+from benchmarks.setups import build
+from tests.benchmarks.commands import TINY, arguments, strict_json
+
+
+def variants():
+    """`(target, changed options)`; each value of each choice at least once for each kind of target."""
+    for name, kind in TARGETS.items():
+        yield name, {}
+        if issubclass(kind, LatticeOptions):
+            yield name, {"process": "uniform"}
+            yield name, {"objective": "bootstrap"}
+        if issubclass(kind, FlowOptions):
+            yield name, {"process": "diffusion", "noise": 0.5, "objective": "bootstrap"}
+            yield name, {"process": "flow+diffusion", "power": 2.0, "objective": "weighted"}
+        if issubclass(kind, MixedOptions):
+            yield name, {"symbols": "uniform", "site_conditionals": True}
+    yield "ising", {"order": "raster"}
+    yield "ising", {"objective": "snis", "site_conditionals": True}
+    yield "gmm40", {"variant": "jax"}
+    yield "three-modes", {"stepper": "euler"}
+
+
+def tiny(name, changes, tmp_path):
+    kind = TARGETS[name]
+    values = {**{k: v for k, v in TINY.items() if hasattr(kind, k)}, **changes}
+    if issubclass(kind, LatticeOptions):
+        values |= {"length": 3}
+    return kind(out=tmp_path, **values)
+
+
+@pytest.mark.parametrize(("name", "changes"), list(variants()), ids=str)
+def test_recipe_composes(name, changes, tmp_path):
+    """Shapes of a training step and of a roll-out, without compiling either."""
+    options = tiny(name, changes, tmp_path)
+    check(options)
+    setup = build(name, options)
+    state = jax.eval_shape(lambda: setup.init(0))
+    after, metrics = jax.eval_shape(setup.trainer.step, state)
+    assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, state)
+    assert all(v.shape == () for v in metrics.values())
+    rollout = jax.eval_shape(
+        lambda params, k: setup.sampler.sample(k, setup.predictor(params)), state.params, jax.random.key(0)
+    )
+    assert rollout.log_weight.shape == ()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("ising", {"process": "uniform", "num_steps": 8}),
+        ("gb-rbm", {"process": "diffusion", "symbols": "uniform", "objective": "bootstrap"}),
+        ("joint-mog", {"process": "flow+diffusion", "objective": "weighted"}),
+        ("joint-dw4", {"process": "diffusion"}),
+        ("potts", {"objective": "bootstrap"}),
+        ("spin-glass", {"site_conditionals": True}),
+    ],
+    ids=str,
+)
+def test_recipe_runs(name, changes, tmp_path):
+    words = {"num_exact": 50, "length": 3 if issubclass(TARGETS[name], LatticeOptions) else None, **changes}
+    flags = [f"--{k.replace('_', '-')}" for k, v in words.items() if v is True]
+    words = {k: v for k, v in words.items() if v is not True}
+    if issubclass(TARGETS[name], LatticeOptions) and "num_steps" not in words:
+        words["num_steps"] = None
+    train.main(arguments(name, tmp_path / "run", *flags, **words))
+    report = strict_json((tmp_path / "run" / "report.json").read_text())
+    exact = report["log_z"]["exact"]
+    assert np.isfinite(report["log_z"]["estimate"])
+    assert exact is None or report["log_z"]["elbo"] < exact + 1.0
+    assert report["num_nonfinite"] == 0
+
+
+@pytest.mark.parametrize(("name", "value"), [("noise", 0.0), ("power", 0.5), ("bootstrap_step", -1.0)])
+def test_bad_numbers_are_refused(name, value, tmp_path):
+    options = options_module.ThreeModesOptions(out=tmp_path, **{name: value})
+    with pytest.raises(ValueError, match=name):
+        check(options)
