@@ -42,6 +42,10 @@ class Options:
     """Importance-sampling proposals for each state (snis only)."""
     bootstrap_step: float = 0.2
     """Largest step r - t of the bootstrapped target (bootstrap only)."""
+    refresh: int = 0
+    """MCMC moves of the target on buffered states before they are learned from: above 0 the run learns from MCMC."""
+    refresh_step: float = 0.05
+    """Langevin step of these moves, in squared units of the real coordinates."""
     site_conditionals: bool = False
     """Learn from the law of each site given the others, softmax(-E(x[i <- s])), in place of drawn symbols."""
     learning_rate: float = 2e-3
@@ -260,7 +264,7 @@ def check(options: Options) -> None:
         value = getattr(options, name, 1)
         if value < 1:
             raise ValueError(f"{name}: at least 1, got {value}")
-    for name in ("learning_rate", "clip_norm", "scale", "noise", "bootstrap_step"):
+    for name in ("learning_rate", "clip_norm", "scale", "noise", "bootstrap_step", "refresh_step"):
         value = getattr(options, name, 1.0)
         if not 0 < value < math.inf:
             raise ValueError(f"{name}: must be positive and finite, got {value}")
@@ -270,6 +274,8 @@ def check(options: Options) -> None:
         value = getattr(options, name, 0.0)
         if not math.isfinite(value):
             raise ValueError(f"{name}: must be finite, got {value}")
+    if options.refresh < 0:
+        raise ValueError(f"refresh: at least 0, got {options.refresh}")
     if (getattr(options, "radius", None) or 0) < 0:
         raise ValueError("radius: at least 0")
     check_seed(options.seed)

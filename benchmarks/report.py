@@ -134,7 +134,8 @@ def table(report: dict[str, Any]) -> str:
 
     log_z = report["log_z"]
     lines = [
-        f"{report['target']}: {report['num_samples']} samples",
+        f"{report['target']}: {report['num_samples']} samples"
+        + (", learned from the energy and from MCMC" if report["config"].get("refresh") else ""),
         f"  {'metric':<24}{'raw':>12}{'weighted':>12}{'floor':>12}",
     ]
     for name, entry in report["metrics"].items():

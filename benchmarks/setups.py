@@ -11,6 +11,7 @@ import numpy as np
 import optax
 
 from egmjax.estimators import PsiFn, psi_from_energy
+from egmjax.mcmc import refreshing_moves
 from egmjax.networks import LatticeNet, ResidualMLP
 from egmjax.paths import GaussianPath, Linear, MaskedPath, MixturePath, Ordered, stationary_path
 from egmjax.processes import (
@@ -125,11 +126,20 @@ def build(name: str, options: Options) -> Setup:
         updates_per_iteration=options.updates_per_iteration,
         ema_decay=options.ema_decay,
         temper_fn=linear_temper(options.temper_start, round(options.temper_fraction * options.iterations)),
+        refresh=refreshing_moves(target.space, num_steps=options.refresh, step_size=options.refresh_step)
+        if options.refresh
+        else None,
     )
-    per_iteration = (
-        options.num_rollouts + options.updates_per_iteration * options.batch_size * objective.num_energies
-    )
+    for_each = objective.num_energies + options.refresh * _energies_of_a_move(target.space)
+    per_iteration = options.num_rollouts + options.updates_per_iteration * options.batch_size * for_each
     return Setup(target, process, sampler, networks.init, networks.generator, psi_fn, trainer, per_iteration)
+
+
+def _energies_of_a_move(space: Space) -> int:
+    """Evaluations of the energy, or of its gradient, in one refreshing move."""
+    if isinstance(space, tuple):
+        return sum(_energies_of_a_move(part) for part in space)
+    return space.sites * space.num_states if isinstance(space, Categorical) else 1
 
 
 def _target(name: str, options: Options) -> Target:

@@ -64,6 +64,7 @@ def test_recipe_composes(name, changes, tmp_path):
         ("joint-dw4", {"process": "diffusion"}),
         ("potts", {"objective": "bootstrap"}),
         ("spin-glass", {"site_conditionals": True}),
+        ("three-modes", {"refresh": 2, "objective": "weighted"}),
     ],
     ids=str,
 )

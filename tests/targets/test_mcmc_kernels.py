@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from egmjax.mcmc import gibbs, mala_within_gibbs
+from egmjax.mcmc import gibbs, mala_within_gibbs, refreshing_moves
 from egmjax.states import Categorical, Real
 from egmjax.targets import GaussianBernoulliRBM, JointDW4, JointMoG, enumerate_states
 
@@ -180,3 +180,51 @@ def test_joint_dw4_without_the_proposal_ratio_is_far_off():
 def test_kernels_refuse_what_they_cannot_do(build, name):
     with pytest.raises(ValueError, match=rf"^{name}: "):
         build()
+
+
+def two_bumps(x):
+    """A density on a real coordinate and two spins: `log p` up to a constant; for tests of refreshing moves."""
+    y, d = x
+    return -0.5 * jnp.sum((y - 1.5 * d[0]) ** 2) + 0.8 * d[0] * d[1] - 0.3 * d[1]
+
+
+REFRESHED = {
+    "symbols": (Categorical(2, 2), lambda d: two_bumps((jnp.zeros(1), d))),
+    "real": (Real((1,)), lambda y: two_bumps((y, jnp.array([1, 0])))),
+    "mixed": ((Real((1,)), Categorical(2, 2)), two_bumps),
+}
+
+
+@pytest.mark.parametrize("kind", REFRESHED)
+def test_refreshing_moves_leave_the_density_as_it_is(kind):
+    """Exact draws stay exact: means of test functions before and after differ by less than 4.5 standard errors."""
+    space, log_density = REFRESHED[kind]
+    rng = np.random.default_rng(0)
+    num = 20_000
+    table = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
+    at = jax.vmap(lambda d: log_density(d) if kind == "symbols" else two_bumps((1.5 * d[:1], d)))
+    mass = np.exp(np.asarray(at(jnp.asarray(table)), np.float64))
+    d = table[rng.choice(4, size=num, p=mass / mass.sum())]
+    y = 1.5 * (d[:, :1] if kind == "mixed" else 1.0) + rng.normal(size=(num, 1))
+    y, d = jnp.asarray(y, dtype=float), jnp.asarray(d, dtype=jnp.int32)
+    x = {"symbols": d, "real": y, "mixed": (y, d)}[kind]
+    refresh = refreshing_moves(space, num_steps=2, step_size=0.3)
+    moved = jax.jit(jax.vmap(lambda k, a: refresh(k, a, log_density)))(
+        jax.random.split(jax.random.key(0), num), x
+    )
+    changed = 0.0
+    for before, after in zip(jax.tree.leaves(x), jax.tree.leaves(moved)):
+        assert before.dtype == after.dtype
+        before, after = np.asarray(before, np.float64), np.asarray(after, np.float64)
+        changed = max(changed, np.mean(before != after))
+        for fn in (lambda v: v, np.square, lambda v: v.prod(-1, keepdims=True)):
+            difference = fn(after) - fn(before)
+            assert np.all(np.abs(difference.mean(0)) < 4.5 * difference.std(0) / np.sqrt(num) + 1e-9)
+    assert changed > 0.2
+
+
+def test_refreshing_moves_refuse_bad_input():
+    with pytest.raises(ValueError, match="num_steps"):
+        refreshing_moves(Categorical(2, 2), num_steps=0)
+    with pytest.raises(ValueError, match="step_size"):
+        refreshing_moves(Real((1,)), num_steps=1)

@@ -8,6 +8,7 @@ from ._mala_within_gibbs import (
     MalaWithinGibbsState,
     mala_within_gibbs,
 )
+from ._refresh import RefreshFn, refreshing_moves
 
 __all__ = [
     "Gibbs",
@@ -16,11 +17,13 @@ __all__ = [
     "MalaWithinGibbs",
     "MalaWithinGibbsInfo",
     "MalaWithinGibbsState",
+    "RefreshFn",
     "SwendsenWang",
     "SwendsenWangInfo",
     "SwendsenWangState",
     "cluster_labels",
     "gibbs",
     "mala_within_gibbs",
+    "refreshing_moves",
     "swendsen_wang",
 ]

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from ..estimators import PsiFn
+from ..mcmc import RefreshFn
 from ..processes import Process
 from ..simulators import Rollout, Sampler
 from ._buffer import BufferState, ReplayBuffer
@@ -56,6 +57,7 @@ def make_trainer(
     ema_decay: float = 0.99,
     temper_fn: Callable[[jax.Array], jax.Array] = lambda iteration: jnp.ones(()),
     last_time: float = 0.999,
+    refresh: RefreshFn | None = None,
     mesh: jax.sharding.Mesh | None = None,
 ) -> Trainer:
     """Composes a trainer.
@@ -66,7 +68,9 @@ def make_trainer(
     the exponential moving average of the parameters (bias-corrected: decay `min(ema_decay, (1+n)/(10+n))`). With a
     `mesh`, roll-outs and batches are sharded over its first axis and parameters replicated. Metrics are scalars:
     `loss`, `grad_norm`; `ess_fraction`, `log_z` and `elbo` of the fresh roll-outs under the untempered target;
-    `num_nonfinite`, `temper`, and the objective's own. Raises `ValueError` for a count below one.
+    `num_nonfinite`, `temper`, and the objective's own. `refresh(key, x, log_density_fn)`, e.g. `mcmc.refreshing_moves`,
+    moves buffered states by kernels of the tempered target before they are learned from: they may find what
+    the model has not, and the run then learns from MCMC too. Raises `ValueError` for a count below one.
     """
     for name, value in (
         ("num_rollouts", num_rollouts),
@@ -90,6 +94,10 @@ def make_trainer(
             psi = jax.vmap(lambda x: psi_fn(x, 1.0))(rollouts.x)
         return rollouts, psi
 
+    def log_density(x: Any, temper: jax.Array) -> jax.Array:
+        with jax.default_matmul_precision("highest"):
+            return temper * psi_fn(x, 1.0) + process.path.log_reference(x, 1.0)
+
     def loss_fn(params: Any, batch: Any) -> jax.Array:
         return jnp.mean(jax.vmap(lambda example: objective.loss(params, example))(batch))
 
@@ -103,6 +111,9 @@ def make_trainer(
             params, ema, opt_state, count = carry
             key_draw, key_time, key_examples = jax.random.split(key_n, 3)
             x1 = constrain(buffer.draw(key_draw, stored, batch_size, temper), mesh)
+            if refresh is not None:
+                keys = jax.random.split(jax.random.fold_in(key_draw, 1), batch_size)
+                x1 = jax.vmap(lambda k, x: refresh(k, x, lambda y: log_density(y, temper)))(keys, x1)
             strata = jax.random.permutation(jax.random.fold_in(key_time, 1), batch_size)
             t = (strata + jax.random.uniform(key_time, (batch_size,))) * (last_time / batch_size)
             context = Context(ema, temper, state.iteration)
