@@ -5,6 +5,7 @@ made in the float type of the test that asks. `CLOSED_FORMS` holds the schedules
 numpy: value and derivative, independent of the library.
 """
 
+import dataclasses
 import math
 
 import jax
@@ -135,6 +136,9 @@ def _product_path():
 PATHS = {
     **{f"gaussian_{name}": (lambda name=name: gaussian_path(name)) for name in GAUSSIAN_SCHEDULES},
     **{f"masked_{name}": (lambda name=name: masked_path(name)) for name in MASKED_SCHEDULES},
+    "masked_evidence": lambda: dataclasses.replace(
+        masked_path("polynomial"), evidence=jnp.array([3, 1], jnp.int32)
+    ),
     "mixture_uniform": lambda: mixture_path("cosine"),
     "mixture_prior": lambda: mixture_path("linear", [0.5, 0.2, 0.3]),
     "product": _product_path,
@@ -154,6 +158,7 @@ PROCESSES = {
     "flow_euler": lambda: FlowProcess(gaussian_path("condot"), stepper="euler"),
     "masked_rate": lambda: MaskedProcess(masked_path("polynomial")),
     "masked_uniform": lambda: MaskedProcess(masked_path("ordered"), weighting="uniform"),
+    "masked_evidence": lambda: MaskedProcess(PATHS["masked_evidence"]()),
     "product": lambda: ProductProcess(
         (FlowProcess(gaussian_path("condot")), MaskedProcess(masked_path("linear")))
     ),
@@ -166,7 +171,7 @@ SAMPLERS = {
     },
     **{
         f"first_hitting_{name}": (lambda build=PROCESSES[name]: (build(), first_hitting_sampler(build())))
-        for name in ("masked_rate", "masked_uniform")
+        for name in ("masked_rate", "masked_uniform", "masked_evidence")
     },
 }
 

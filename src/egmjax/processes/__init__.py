@@ -4,6 +4,7 @@ A process holds its path and says how to learn and follow it.
 """
 
 from ._base import PredictFn, Process
+from ._condition import condition
 from ._diffusion import DiffusionProcess
 from ._flow import FlowProcess
 from ._masked import MaskedProcess
@@ -20,4 +21,5 @@ __all__ = [
     "Process",
     "ProductProcess",
     "SuperpositionProcess",
+    "condition",
 ]

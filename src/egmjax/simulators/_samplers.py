@@ -104,8 +104,8 @@ def first_hitting_sampler(process: MaskedProcess) -> Sampler:
 
     Hitting times do not depend on symbols, so the chain is simulated exactly and its weight,
     `-sum_n log(S D_{i_n}(x[i_n] | revealed before))`, is exact for any order: random with a common clock, fixed with
-    `paths.Ordered`. Cost: `sites` network calls a roll-out. The log-weight of given states evaluates all
-    `sites` contexts at once.
+    `paths.Ordered`. Sites given as evidence are known from the start and cost nothing in the weight. Cost: `sites`
+    network calls a roll-out. The log-weight of given states evaluates all `sites` contexts at once.
     """
     if not isinstance(process, MaskedProcess):
         raise ValueError(f"process: first hitting needs a MaskedProcess, got {type(process).__name__}")
@@ -137,11 +137,14 @@ def first_hitting_sampler(process: MaskedProcess) -> Sampler:
         hitting = path.hitting_times(key)
         rank = jnp.argsort(jnp.argsort(hitting))  # float32 times can be equal; ranks cannot
         earlier = rank[None, :] < rank[:, None]  # row i: what was known when site i was revealed
-        contexts = jnp.where(earlier, x1[None, :], path.mask)
+        x0, correction = _start(path, key, None)
+        hidden = x0 == path.mask
+        contexts = jnp.where(earlier | ~hidden[None, :], x1[None, :], path.mask)
         logits = jax.vmap(predict_fn)(contexts, hitting)
         sites = jnp.arange(path.sites)
-        _, correction = _start(path, key, None)
-        return correction - jnp.sum(log_symbol_prob(logits[sites, sites], x1) + log_states)
+        gain = log_symbol_prob(logits[sites, sites], x1) + log_states
+        agrees = jnp.all(hidden | (x1 == x0))  # no roll-out ends where the evidence is contradicted
+        return jnp.where(agrees, correction - jnp.sum(jnp.where(hidden, gain, 0.0)), jnp.inf)
 
     return Sampler(sample, log_weight, path.sites)
 
