@@ -18,6 +18,7 @@ from egmjax.paths import (
     CondOT,
     Cosine,
     GaussianPath,
+    GivenPath,
     Linear,
     MaskedPath,
     MixturePath,
@@ -29,6 +30,7 @@ from egmjax.paths import (
     VariancePreserving,
 )
 from egmjax.processes import (
+    AmortizedProcess,
     DiffusionProcess,
     FlowProcess,
     MaskedProcess,
@@ -129,6 +131,10 @@ def mixture_path(name, prior=None, num_states=3):
     return MixturePath(MASKED_SCHEDULES[name](), prior, sites=2, num_states=num_states)
 
 
+def _draw_condition(key):
+    return jax.random.normal(key, (2,))
+
+
 def _product_path():
     return ProductPath((gaussian_path("condot"), masked_path("linear")))
 
@@ -141,6 +147,7 @@ PATHS = {
     ),
     "mixture_uniform": lambda: mixture_path("cosine"),
     "mixture_prior": lambda: mixture_path("linear", [0.5, 0.2, 0.3]),
+    "given": lambda: GivenPath(_draw_condition, Real((2,))),
     "product": _product_path,
 }
 
@@ -159,6 +166,9 @@ PROCESSES = {
     "masked_rate": lambda: MaskedProcess(masked_path("polynomial")),
     "masked_uniform": lambda: MaskedProcess(masked_path("ordered"), weighting="uniform"),
     "masked_evidence": lambda: MaskedProcess(PATHS["masked_evidence"]()),
+    "amortized": lambda: AmortizedProcess(
+        GivenPath(_draw_condition, Real((2,))), MaskedProcess(masked_path("linear"))
+    ),
     "product": lambda: ProductProcess(
         (FlowProcess(gaussian_path("condot")), MaskedProcess(masked_path("linear")))
     ),
@@ -171,7 +181,7 @@ SAMPLERS = {
     },
     **{
         f"first_hitting_{name}": (lambda build=PROCESSES[name]: (build(), first_hitting_sampler(build())))
-        for name in ("masked_rate", "masked_uniform", "masked_evidence")
+        for name in ("masked_rate", "masked_uniform", "masked_evidence", "amortized")
     },
 }
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from ._amortized import AmortizedProcess
 from ._base import Process
 from ._masked import MaskedProcess
 from ._product import ProductProcess
@@ -24,9 +25,9 @@ def condition(process: Process, evidence: Any) -> Process:
     `log Z(evidence) - log Z` is the log-probability of the evidence.
 
     Args:
-        process: A `MaskedProcess`, or a `ProductProcess`.
+        process: A `MaskedProcess`, or a `ProductProcess` or an `AmortizedProcess` of some.
         evidence: For a masked process int `[sites]`, a symbol where it is given and the mask (`num_states`) where it
-            is not; for a product a tuple with `None` for components about which nothing is given. May be a
+            is not; for an amortised process what its inner process takes; for a product a tuple with `None` for components about which nothing is given. May be a
             tracer, so `vmap` runs over evidence. Replaces earlier evidence.
 
     Raises:
@@ -40,6 +41,8 @@ def condition(process: Process, evidence: Any) -> Process:
         return process
     if isinstance(process, MaskedProcess):
         return dataclasses.replace(process, masked=dataclasses.replace(process.masked, evidence=evidence))
+    if isinstance(process, AmortizedProcess):
+        return dataclasses.replace(process, process=condition(process.process, evidence))
     if not isinstance(process, ProductProcess):
         raise ValueError(
             f"evidence: only masked components start from given symbols, got a {type(process).__name__}"
