@@ -20,15 +20,16 @@ from ._product import ProductProcess
 def condition(process: Process, evidence: Any) -> Process:
     """`process` with the given symbols of `evidence` fixed from the start to the end.
 
-    `sampler(condition(process, evidence))` with the same network then draws completions, for `sampler` either of
-    `grid_sampler` (any grid from 0 to 1) and `first_hitting_sampler`, and its `log_weight` weighs given completions.
-    `log Z(evidence) - log Z` is the log-probability of the evidence.
+    `grid_sampler(condition(process, evidence), times)` or `first_hitting_sampler(condition(process, evidence))` with
+    the same network then draw completions, the first on any grid from 0 to 1, and their `log_weight` weighs given
+    completions. `log Z(evidence) - log Z` is the log-probability of the evidence.
 
     Args:
         process: A `MaskedProcess`, or a `ProductProcess` or an `AmortizedProcess` of some.
         evidence: For a masked process int `[sites]`, a symbol where it is given and the mask (`num_states`) where it
-            is not; for an amortised process what its inner process takes; for a product a tuple with `None` for components about which nothing is given. May be a
-            tracer, so `vmap` runs over evidence. Replaces earlier evidence.
+            is not; for an amortised process what its inner process takes; for a product a tuple with `None` for
+            components about which nothing is given. May be a tracer, so `vmap` runs over evidence. Replaces
+            earlier evidence.
 
     Raises:
         ValueError: `evidence` has the wrong shape or values, or concerns a component that is not masked: for

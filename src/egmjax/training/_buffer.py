@@ -44,9 +44,9 @@ def replay_buffer(
     Draws are systematic, so each sample comes up its expected number of times to within one. `group_fn(x)`, an
     integer in `0..num_groups-1` for one state, normalises the weights within each group, so that groups come up
     equally often: for amortised processes, whose weights at different conditions `c` are not comparable. A group
-    may be a bin of a continuous `c`: within it the law of `c` is tilted by `Z(c)`, that of `x` given `c` is not. Groups without
-    a usable weight are left out. Raises `ValueError` for a capacity or a number of groups below one, or for groups
-    without weights.
+    may be a bin of a continuous `c`: within it the law of `c` is tilted by `Z(c)`, that of `x` given `c` is not.
+    Groups without a usable weight are left out. Raises `ValueError` for a capacity or a number of groups below one,
+    or for groups without weights.
     """
     if capacity < 1:
         raise ValueError(f"capacity: at least 1, got {capacity}")
