@@ -60,15 +60,15 @@ class AmortizedOptions:
     """Temperatures in the report."""
     num_samples: int = 10_000
     """Samples at each of them."""
-    num_groups: int = 20
+    num_groups: int = 10
     """Bins of beta within which the buffer normalises its weights."""
-    iterations: int = 300
+    iterations: int = 250
     """Training iterations; each rolls out the model once."""
     updates_per_iteration: int = 8
     """Gradient steps for each iteration."""
     batch_size: int = 512
     """States in a gradient step."""
-    num_rollouts: int = 1_000
+    num_rollouts: int = 500
     """Samples of the model for each iteration."""
     buffer_rollouts: int = 4
     """Replay buffer, in iterations of roll-outs."""

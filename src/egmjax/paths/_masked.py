@@ -34,9 +34,9 @@ class MaskedPath(Path):
     """
 
     schedule: MixtureSchedule = Linear()
-    evidence: jax.Array | None = None
     sites: int = static(default=1)
     num_states: int = static(default=2)
+    evidence: jax.Array | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.evidence, (np.ndarray, jax.Array)) and not isinstance(
