@@ -121,14 +121,15 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         metrics_file=options.out / "metrics.jsonl",
         on_metrics=show,
     )
-    report = {
-        "rows": evaluate(options, setup, result.state.ema_params),
+    rows = evaluate(options, setup, result.state.ema_params)
+    report: dict[str, Any] = {
+        "rows": rows,
         "seconds": {"compile": result.compile_seconds, "train": result.train_seconds},
         "config": {k: v for k, v in asdict(options).items() if k != "out"},
     }
     write_atomically(options.out / "report.json", json.dumps(report, indent=1) + "\n")
-    plot(report["rows"], options).savefig(options.out / "report.png")
-    print(table(report["rows"]))
+    plot(rows, options).savefig(options.out / "report.png")
+    print(table(rows))
     print(f"trained for {result.train_seconds:.0f} s; wrote {options.out}/report.json, report.png")
     return report
 
