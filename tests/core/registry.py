@@ -5,6 +5,7 @@ made in the float type of the test that asks. `CLOSED_FORMS` holds the schedules
 numpy: value and derivative, independent of the library.
 """
 
+import dataclasses
 import math
 
 import jax
@@ -17,6 +18,7 @@ from egmjax.paths import (
     CondOT,
     Cosine,
     GaussianPath,
+    GivenPath,
     Linear,
     MaskedPath,
     MixturePath,
@@ -28,6 +30,7 @@ from egmjax.paths import (
     VariancePreserving,
 )
 from egmjax.processes import (
+    AmortizedProcess,
     DiffusionProcess,
     FlowProcess,
     MaskedProcess,
@@ -141,6 +144,10 @@ def mixture_path(name, prior=None, num_states=3):
     return MixturePath(MASKED_SCHEDULES[name](), prior, sites=2, num_states=num_states)
 
 
+def _draw_condition(key):
+    return jax.random.normal(key, (2,))
+
+
 def _product_path():
     return ProductPath((gaussian_path("condot"), masked_path("linear")))
 
@@ -148,8 +155,12 @@ def _product_path():
 PATHS = {
     **{f"gaussian_{name}": (lambda name=name: gaussian_path(name)) for name in GAUSSIAN_SCHEDULES},
     **{f"masked_{name}": (lambda name=name: masked_path(name)) for name in MASKED_SCHEDULES},
+    "masked_evidence": lambda: dataclasses.replace(
+        masked_path("polynomial"), evidence=jnp.array([3, 1], jnp.int32)
+    ),
     "mixture_uniform": lambda: mixture_path("cosine"),
     "mixture_prior": lambda: mixture_path("linear", [0.5, 0.2, 0.3]),
+    "given": lambda: GivenPath(_draw_condition, Real((2,))),
     "product": _product_path,
 }
 
@@ -167,6 +178,10 @@ PROCESSES = {
     "flow_euler": lambda: FlowProcess(gaussian_path("condot"), stepper="euler"),
     "masked_rate": lambda: MaskedProcess(masked_path("polynomial")),
     "masked_uniform": lambda: MaskedProcess(masked_path("ordered"), weighting="uniform"),
+    "masked_evidence": lambda: MaskedProcess(PATHS["masked_evidence"]()),
+    "amortized": lambda: AmortizedProcess(
+        GivenPath(_draw_condition, Real((2,))), MaskedProcess(masked_path("linear"))
+    ),
     "product": lambda: ProductProcess(
         (FlowProcess(gaussian_path("condot")), MaskedProcess(masked_path("linear")))
     ),
@@ -179,7 +194,7 @@ SAMPLERS = {
     },
     **{
         f"first_hitting_{name}": (lambda build=PROCESSES[name]: (build(), first_hitting_sampler(build())))
-        for name in ("masked_rate", "masked_uniform")
+        for name in ("masked_rate", "masked_uniform", "masked_evidence", "amortized")
     },
 }
 

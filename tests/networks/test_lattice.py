@@ -150,3 +150,26 @@ def test_the_lattice_network_does_not_see_time():
     np.testing.assert_array_equal(
         network.apply(params, x, jnp.asarray(0.1)), network.apply(params, x, jnp.asarray(0.9))
     )
+
+
+@pytest.mark.parametrize("name", ["full", "odd_full"])
+def test_a_condition_changes_the_answer_and_none_of_the_symmetries(name):
+    """With a condition the map differs from one value to the next, and still commutes with translations and flips."""
+    network = LatticeNet(3, width=6, **({"odd": True} if name == "odd_full" else {}))
+    x, t = jnp.array([0, 1, 2, 2, 1, 0, 2, 1, 1], jnp.int32), jnp.zeros(())
+    params = network.init(jax.random.key(0), x, t, jnp.zeros((2,)))
+    leaves, structure = jax.tree.flatten(params)
+    rng = np.random.default_rng(0)
+    params = structure.unflatten([jnp.asarray(rng.normal(size=a.shape), a.dtype) for a in leaves])
+
+    def apply(x, condition):
+        return network.apply(params, x, t, jnp.asarray(condition))
+
+    low, high = apply(x, [-1.0, 0.3]), apply(x, [1.0, 0.3])
+    assert float(jnp.max(jnp.abs(low - high))) > 1e-2
+    shifted = jnp.roll(x.reshape(3, 3), 1, axis=0).reshape(-1)
+    want = jnp.roll(high.reshape(3, 3, 2), 1, axis=0).reshape(9, 2)
+    np.testing.assert_allclose(apply(shifted, [1.0, 0.3]), want, atol=1e-5)
+    if name == "odd_full":
+        flipped = jnp.where(x == 2, 2, 1 - x)
+        np.testing.assert_allclose(apply(flipped, [1.0, 0.3]), high[:, ::-1], atol=1e-6)

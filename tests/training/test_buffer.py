@@ -204,3 +204,45 @@ def test_uneven_weights_are_flattened_just_enough(wanted):
         np.testing.assert_allclose(counts / 1e5, probs / probs.sum(), atol=2e-4)
     with pytest.raises(ValueError, match="min_ess_fraction"):
         replay_buffer(5, weighted=True, min_ess_fraction=1.0)
+
+
+# -- weights normalised within groups ----------------------------------------------------------------------
+
+
+def parity(x):
+    """Odd labels are group 1, even ones group 0."""
+    return x[1][0] % 2
+
+
+def test_groups_come_up_equally_often_and_keep_their_law():
+    """Weights of one group a thousand times those of the other: half of the draws each, in proportion within."""
+    buffer = replay_buffer(8, weighted=True, group_fn=parity, num_groups=2)
+    log_weight = np.array([0.0, 7.0, 0.5, 7.5, -1.0, 6.0])
+    psi = np.array([0.3, 0.0, 1.0, -1.0, 0.2, 2.0])
+    state, num = filled(buffer, np.arange(1, 7), log_weight, psi), 4000
+    weight = np.exp(0.5 * psi + log_weight)
+    probs = np.concatenate([[0], weight])
+    probs[1::2] *= 0.5 / probs[1::2].sum()
+    probs[0::2] *= 0.5 / probs[0::2].sum()
+    for seed in range(5):
+        counts = np.bincount(draw(buffer, state, num, 0.5, seed), minlength=7)
+        assert np.abs(counts - num * probs).max() < 1 + 1e-4 * num
+    plain = filled(replay_buffer(8, weighted=True), np.arange(1, 7), log_weight, psi)
+    counts = np.bincount(draw(replay_buffer(8, weighted=True), plain, num, 0.5), minlength=7)
+    assert counts[1::2].sum() < 0.01 * num  # without groups one of them is hardly seen
+
+
+def test_groups_without_a_usable_weight_are_left_out():
+    buffer = replay_buffer(8, weighted=True, group_fn=parity, num_groups=5)
+    state = filled(buffer, [1, 2, 3, 4], psi=[np.nan, 0.0, -np.inf, 1.0])
+    for seed in range(10):
+        assert set(draw(buffer, state, 50, 1.0, seed)) == {2, 4}
+    state = filled(buffer, [1, 2, 3], psi=[np.nan, -np.inf, np.nan])
+    assert set(draw(buffer, state, 60)) == {1, 2, 3}
+
+
+def test_group_errors():
+    with pytest.raises(ValueError, match="num_groups: at least 1"):
+        replay_buffer(3, weighted=True, group_fn=parity, num_groups=0)
+    with pytest.raises(ValueError, match="group_fn: there are no weights"):
+        replay_buffer(3, weighted=False, group_fn=parity, num_groups=2)

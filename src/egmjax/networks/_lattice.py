@@ -56,6 +56,9 @@ class LatticeNet(nn.Module):
     `odd=True` (two states only) makes the logit odd under a flip of all spins, so a symmetric target is
     sampled with both signs equally likely, exactly: inputs are spins in {-1, 0, 1}, layers have no bias, and
     what is even (which sites are known) enters as a gate.
+
+    `apply(params, x, t, condition)` with `condition: float [k]` of order one shifts every layer's features, or gates
+    where `odd`: one network for a family of energies.
     """
 
     length: int
@@ -67,17 +70,24 @@ class LatticeNet(nn.Module):
     use_time: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array, t: jax.Array) -> jax.Array:
-        clock = nn.Dense(self.width)(time_features(t))[None, :] if self.use_time else 0.0
+    def __call__(self, x: jax.Array, t: jax.Array, condition: jax.Array | None = None) -> jax.Array:
+        if self.use_time:
+            clock = time_features(t)
+            condition = clock if condition is None else jnp.concatenate([clock, condition])
         if self.odd:
-            return self._odd(x, clock)
+            return self._odd(x, condition)
         symbols = jax.nn.one_hot(x, self.num_states + 1)
-        h = LatticeDense(self.length, self.width, self.radius)(symbols) + clock
+        h = self._shifted(LatticeDense(self.length, self.width, self.radius)(symbols), condition)
         for _ in range(self.depth - 1):
             h = h + LatticeDense(self.length, self.width, self.radius)(nn.silu(h))
+            h = self._shifted(h, condition)
         return nn.Dense(self.num_states, kernel_init=nn.initializers.zeros)(nn.silu(h))
 
-    def _odd(self, x: jax.Array, clock: jax.Array | float) -> jax.Array:
+    def _shifted(self, h: jax.Array, condition: jax.Array | None) -> jax.Array:
+        """Features `[sites, width]` plus a vector that depends on the condition."""
+        return h if condition is None else h + nn.Dense(self.width, use_bias=False)(condition)[None, :]
+
+    def _odd(self, x: jax.Array, condition: jax.Array | None) -> jax.Array:
         if self.num_states != 2:
             raise ValueError(f"odd: needs num_states=2, got {self.num_states}")
         known = (x < 2).astype(float)[:, None]
@@ -87,11 +97,11 @@ class LatticeNet(nn.Module):
             return LatticeDense(self.length, features, self.radius, use_bias=use_bias)
 
         h = layer(self.width, False)(spin)
-        g = layer(self.width, True)(known) + clock
+        g = layer(self.width, True)(known)
         for _ in range(self.depth - 1):
-            a = nn.tanh(h) * nn.sigmoid(g)
+            a = nn.tanh(h) * nn.sigmoid(self._shifted(g, condition))
             h = h + layer(self.width, False)(a)
-        a = nn.tanh(h) * nn.sigmoid(g)
+        a = nn.tanh(h) * nn.sigmoid(self._shifted(g, condition))
         half = 0.5 * nn.Dense(1, use_bias=False, kernel_init=nn.initializers.zeros)(a)
         return jnp.concatenate([-half, half], axis=-1)
 

@@ -1,7 +1,8 @@
-"""Paths from prior to data: schedules, Gaussian paths, masked mixtures, products."""
+"""Paths from prior to data: schedules, Gaussian paths, masked mixtures, given components, products."""
 
 from ._base import Path
 from ._gaussian import Angle, EndpointBelief, GaussianPath, stationary_path
+from ._given import GivenPath
 from ._masked import MaskedPath
 from ._mixture import MixturePath
 from ._product import ProductPath
@@ -26,6 +27,7 @@ __all__ = [
     "EndpointBelief",
     "GaussianPath",
     "GaussianSchedule",
+    "GivenPath",
     "Linear",
     "MaskedPath",
     "MixturePath",

@@ -5,6 +5,9 @@
 
 so `psi(x)`, the log-density relative to it, is the log-mean of `exp(-E)` over uniform completions of the
 masks and does not depend on `t`.
+
+Evidence is a clock that has run out: sites whose symbols are given have `kappa_i = 1` at every `t`, and the prior
+shows them. All else follows, so any process, sampler and weight on such a path is conditional on them.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from .._pytree import frozen_pytree, static
 from ..states import Categorical
@@ -22,11 +26,23 @@ from ._schedules import Linear, MixtureSchedule, derivative
 
 @frozen_pytree
 class MaskedPath(Path):
-    """`sites` symbols of `num_states` values, the mask being `num_states`; `kappa(t)` is a scalar or `[sites]`."""
+    """`sites` symbols of `num_states` values, the mask being `num_states`; `kappa(t)` is a scalar or `[sites]`.
+
+    `evidence`: int `[sites]`, a symbol where it is given and the mask where it is not; `None` gives nothing. A leaf,
+    so it may be swept under `vmap`; see `processes.condition`. Raises `ValueError` for a concrete `evidence` of another
+    shape or with other values.
+    """
 
     schedule: MixtureSchedule = Linear()
     sites: int = static(default=1)
     num_states: int = static(default=2)
+    evidence: jax.Array | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.evidence, (np.ndarray, jax.Array)) and not isinstance(
+            self.evidence, jax.core.Tracer
+        ):
+            _check_evidence(np.asarray(self.evidence), self.sites, self.num_states)
 
     @property
     def space(self) -> Categorical:
@@ -38,8 +54,9 @@ class MaskedPath(Path):
         return self.num_states
 
     def kappa(self, t: Scalar) -> jax.Array:
-        """`kappa_i(t)`, `[sites]`."""
-        return jnp.broadcast_to(self.schedule.kappa(as_time(t)), (self.sites,))
+        """`kappa_i(t)`, `[sites]`; 1 where evidence is given."""
+        kappa = jnp.broadcast_to(self.schedule.kappa(as_time(t)), (self.sites,))
+        return kappa if self.evidence is None else jnp.where(self.evidence == self.mask, kappa, 1.0)
 
     def hazard(self, t: Scalar) -> jax.Array:
         """The rate `kappa'_i / (1 - kappa_i)` at which a masked site is revealed, `[sites]`; 0 once `kappa = 1`."""
@@ -52,10 +69,10 @@ class MaskedPath(Path):
         return jnp.where(now < 1, (later - now) / _nonzero(1.0 - now), 1.0)
 
     def sample_prior(self, key: jax.Array) -> jax.Array:
-        return jnp.full((self.sites,), self.mask, dtype=jnp.int32)
+        return self._start
 
     def prior_log_prob(self, x0: jax.Array) -> jax.Array:
-        return jnp.where(jnp.all(x0 == self.mask), 0.0, -jnp.inf)
+        return jnp.where(jnp.all(x0 == self._start), 0.0, -jnp.inf)
 
     def sample(self, key: jax.Array, xr: jax.Array, t: Scalar, r: Scalar = 1.0) -> jax.Array:
         check_times(t, r)
@@ -117,17 +134,35 @@ class MaskedPath(Path):
         """Times `[sites]` in `[t, 1)` at which sites masked at `t` are revealed.
 
         `kappa_i^{-1}(kappa_i(t) + u_i (1 - kappa_i(t)))`, `u_i` uniform.
-        They do not depend on the symbols, which is what makes first-hitting simulation exact.
+        They do not depend on the symbols, which is what makes first-hitting simulation exact. `t` itself for
+        sites given as evidence.
         """
         kappa = self.kappa(t)
         u = jax.random.uniform(key, (self.sites,))
-        return jnp.broadcast_to(self.schedule.inverse(kappa + u * (1.0 - kappa)), (self.sites,))
+        times = jnp.broadcast_to(self.schedule.inverse(kappa + u * (1.0 - kappa)), (self.sites,))
+        return times if self.evidence is None else jnp.where(self._start == self.mask, times, t)
+
+    @property
+    def _start(self) -> jax.Array:
+        """The one state at `t=0`."""
+        if self.evidence is None:
+            return jnp.full((self.sites,), self.mask, dtype=jnp.int32)
+        return jnp.asarray(self.evidence, dtype=jnp.int32)
 
     def _keep_prob(self, t: Scalar, r: Scalar) -> jax.Array:
         if is_one(r):
             return self.kappa(t)
         # a site whose clock has not started at r is a mask there; any value serves
         return self.kappa(t) / _nonzero(self.kappa(r))
+
+
+def _check_evidence(evidence: np.ndarray, sites: int, num_states: int) -> None:
+    if not np.issubdtype(evidence.dtype, np.integer) or evidence.shape[-1:] != (sites,):
+        raise ValueError(f"evidence: expected integers [{sites}], got {evidence.dtype}{list(evidence.shape)}")
+    if evidence.size and not 0 <= evidence.min() <= evidence.max() <= num_states:
+        raise ValueError(
+            f"evidence: expected symbols 0..{num_states - 1} and the mask {num_states}, got {np.unique(evidence)}"
+        )
 
 
 def random_symbols(key: jax.Array, num: int, sites: int, num_states: int) -> jax.Array:

@@ -3,7 +3,9 @@
 A process holds its path and says how to learn and follow it.
 """
 
+from ._amortized import AmortizedProcess, at_condition
 from ._base import PredictFn, Process
+from ._condition import condition
 from ._diffusion import DiffusionProcess
 from ._flow import FlowProcess
 from ._masked import MaskedProcess
@@ -12,6 +14,7 @@ from ._product import ProductProcess
 from ._superposition import SuperpositionProcess
 
 __all__ = [
+    "AmortizedProcess",
     "DiffusionProcess",
     "FlowProcess",
     "MaskedProcess",
@@ -20,4 +23,6 @@ __all__ = [
     "Process",
     "ProductProcess",
     "SuperpositionProcess",
+    "at_condition",
+    "condition",
 ]

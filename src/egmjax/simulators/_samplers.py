@@ -16,8 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..paths import GivenPath
 from ..paths._base import Scalar, as_time
-from ..processes import MaskedProcess, PredictFn, Process
+from ..processes import AmortizedProcess, MaskedProcess, PredictFn, Process, at_condition
 from ..processes._masked import log_symbol_prob
 
 Observer = Callable[[Any, jax.Array], Any]  # (x, t) -> anything, stacked over times
@@ -99,14 +100,17 @@ def grid_sampler(process: Process, times: Any, *, observer: Observer | None = No
     return Sampler(sample, log_weight, len(grid) - 1)
 
 
-def first_hitting_sampler(process: MaskedProcess) -> Sampler:
+def first_hitting_sampler(process: MaskedProcess | AmortizedProcess) -> Sampler:
     """Reveals one mask a network call, in the order of the path's exact hitting times; no time discretisation.
 
     Hitting times do not depend on symbols, so the chain is simulated exactly and its weight,
     `-sum_n log(S D_{i_n}(x[i_n] | revealed before))`, is exact for any order: random with a common clock, fixed with
-    `paths.Ordered`. Cost: `sites` network calls a roll-out. The log-weight of given states evaluates all
-    `sites` contexts at once.
+    `paths.Ordered`. Sites given as evidence are known from the start and cost nothing in the weight. Cost: `sites`
+    network calls a roll-out. The log-weight of given states evaluates all `sites` contexts at once. An
+    `AmortizedProcess` of a masked process draws a condition first. Raises `ValueError` for other processes.
     """
+    if isinstance(process, AmortizedProcess) and isinstance(process.process, MaskedProcess):
+        return _amortized(process.given, first_hitting_sampler(process.process))
     if not isinstance(process, MaskedProcess):
         raise ValueError(f"process: first hitting needs a MaskedProcess, got {type(process).__name__}")
     path = process.path
@@ -137,13 +141,31 @@ def first_hitting_sampler(process: MaskedProcess) -> Sampler:
         hitting = path.hitting_times(key)
         rank = jnp.argsort(jnp.argsort(hitting))  # float32 times can be equal; ranks cannot
         earlier = rank[None, :] < rank[:, None]  # row i: what was known when site i was revealed
-        contexts = jnp.where(earlier, x1[None, :], path.mask)
+        x0, correction = _start(path, key, None)
+        hidden = x0 == path.mask
+        contexts = jnp.where(earlier | ~hidden[None, :], x1[None, :], path.mask)
         logits = jax.vmap(predict_fn)(contexts, hitting)
         sites = jnp.arange(path.sites)
-        _, correction = _start(path, key, None)
-        return correction - jnp.sum(log_symbol_prob(logits[sites, sites], x1) + log_states)
+        gain = log_symbol_prob(logits[sites, sites], x1) + log_states
+        agrees = jnp.all(hidden | (x1 == x0))  # no roll-out ends where the evidence is contradicted
+        return jnp.where(agrees, correction - jnp.sum(jnp.where(hidden, gain, 0.0)), jnp.inf)
 
     return Sampler(sample, log_weight, path.sites)
+
+
+def _amortized(given: GivenPath, sampler: Sampler) -> Sampler:
+    """`sampler` at conditions drawn by `given`, for states `(c, x)`."""
+
+    def sample(key: jax.Array, predict_fn: PredictFn, xt: Any = None, t: Scalar = 0.0) -> Rollout:
+        key_given, key_rest = jax.random.split(key)
+        c, x = (given.sample_prior(key_given), None) if xt is None else xt
+        rollout = sampler.sample(key_rest, at_condition(predict_fn, c), x, t)
+        return rollout._replace(x=(c, rollout.x))
+
+    def log_weight(key: jax.Array, predict_fn: PredictFn, x1: Any) -> jax.Array:
+        return sampler.log_weight(key, at_condition(predict_fn, x1[0]), x1[1])
+
+    return Sampler(sample, log_weight, sampler.num_steps)
 
 
 def _start(path: Any, key: jax.Array, xt: Any) -> tuple[Any, jax.Array]:

@@ -2,6 +2,7 @@
 
 from ._base import Target
 from ._clamped import clamped_log_mean, clamped_sample, exact_denoiser
+from ._conditioned import Conditioned, conditioned
 from ._enumeration import enumerate_states, enumerated_log_prob, enumerated_log_z
 from ._from_energy import FromEnergy, FromLogDensity, check_energy, from_energy, from_log_density
 from ._funnel import Funnel
@@ -19,6 +20,7 @@ from ._transformed import Transformed, transformed
 __all__ = [
     "DW4",
     "LJ13",
+    "Conditioned",
     "FromEnergy",
     "FromLogDensity",
     "Funnel",
@@ -34,6 +36,7 @@ __all__ = [
     "check_energy",
     "clamped_log_mean",
     "clamped_sample",
+    "conditioned",
     "enumerate_states",
     "enumerated_log_prob",
     "enumerated_log_z",

@@ -32,19 +32,37 @@ class ReplayBuffer(NamedTuple):
     draw: Callable[..., Any]
 
 
-def replay_buffer(capacity: int, *, weighted: bool, min_ess_fraction: float = 0.0) -> ReplayBuffer:
+def replay_buffer(
+    capacity: int,
+    *,
+    weighted: bool,
+    min_ess_fraction: float = 0.0,
+    group_fn: Callable[[Any], jax.Array] | None = None,
+    num_groups: int = 1,
+) -> ReplayBuffer:
     """Keeps the newest `capacity` samples. `weighted` draws proportionally to the weights, else uniformly.
 
     Draws are systematic, so each sample comes up its expected number of times to within one. While the weights
     `w` are so uneven that their ESS is below `min_ess_fraction` of the samples held, draws are proportional to
     `w^gamma` with the largest `gamma` in `[0, 1]` that reaches it: the model then moves towards the target by as much
-    as its samples can carry, instead of collapsing onto a few of them. Raises `ValueError` for a capacity below one or
-    a fraction outside `[0, 1)`.
+    as its samples can carry, instead of collapsing onto a few of them.
+
+    `group_fn(x)`, an integer in `0..num_groups-1` for one state, normalises the weights within each group, so that
+    groups come up equally often: for amortised processes, whose weights at different conditions `c` are not
+    comparable. A group may be a bin of a continuous `c`: within it the law of `c` is tilted by `Z(c)`, that of `x`
+    given `c` is not. Groups without a usable weight are left out.
+
+    Raises `ValueError` for a capacity or a number of groups below one, a fraction outside `[0, 1)`, or for groups
+    without weights.
     """
     if capacity < 1:
         raise ValueError(f"capacity: at least 1, got {capacity}")
     if not 0 <= min_ess_fraction < 1:
         raise ValueError(f"min_ess_fraction: in [0, 1), got {min_ess_fraction}")
+    if num_groups < 1:
+        raise ValueError(f"num_groups: at least 1, got {num_groups}")
+    if group_fn is not None and not weighted:
+        raise ValueError("group_fn: there are no weights to normalise in a buffer drawn uniformly")
 
     def init(example: Any) -> BufferState:
         x = jax.tree.map(lambda a: jnp.zeros((capacity, *a.shape), a.dtype), example)
@@ -69,6 +87,8 @@ def replay_buffer(capacity: int, *, weighted: bool, min_ess_fraction: float = 0.
         if weighted:
             log_w = temper * state.psi + state.log_weight
             log_w = jnp.where(filled & jnp.isfinite(log_w), log_w, -jnp.inf)
+            if group_fn is not None:
+                log_w = _normalize_within(log_w, jax.vmap(group_fn)(state.x), num_groups)
             # nothing usable yet: any sample will do
             log_w = jnp.where(jnp.any(jnp.isfinite(log_w)), log_w, jnp.where(filled, 0.0, -jnp.inf))
         else:
@@ -103,3 +123,11 @@ def _largest_exponent(log_w: jax.Array, min_ess_fraction: float) -> jax.Array:
 
     low, _ = jax.lax.fori_loop(0, 17, halve, (jnp.zeros(()), jnp.ones(())))
     return jnp.where(reaches(jnp.ones(())), 1.0, low)
+
+
+def _normalize_within(log_w: jax.Array, group: jax.Array, num_groups: int) -> jax.Array:
+    """`log_w` less the log-sum of its group; -inf stays."""
+    top = jax.ops.segment_max(log_w, group, num_groups)
+    top = jnp.where(jnp.isfinite(top), top, 0.0)
+    total = jax.ops.segment_sum(jnp.exp(log_w - top[group]), group, num_groups)
+    return log_w - top[group] - jnp.log(jnp.where(total > 0, total, 1.0))[group]
