@@ -166,6 +166,7 @@ class Gmm40Options(FlowOptions):
     variant: Literal["torch", "jax"] = "torch"
     """torch: fab-torch, iDEM; standard deviation 1.3133. jax: fab-jax; standard deviation 1."""
     scale: float = 25.0
+    power: float = 2.0
     num_proposals: int = 1024
     num_samples: int = 100_000
 
@@ -191,14 +192,25 @@ class GbRbmOptions(MixedOptions):
 
 
 @dataclass(kw_only=True)
-class JointMogOptions(MixedOptions):
-    """Ten pairs of a real and a binary coordinate, 2^10 modes, by a product of flow and masked jumps."""
+class WeightedOptions(MixedOptions):
+    """Defaults of mixed targets in ten dimensions and more, where proposals from the reference miss."""
 
-    scale: float = 1.1
+    objective: Literal["snis", "bootstrap", "weighted"] = "weighted"
+    site_conditionals: bool = True
+    iterations: int = 200
+    temper_fraction: float = 0.5
 
 
 @dataclass(kw_only=True)
-class JointDw4Options(MixedOptions):
+class JointMogOptions(WeightedOptions):
+    """Ten pairs of a real and a binary coordinate, 2^10 modes, by a product of flow and masked jumps."""
+
+    scale: float = 1.1
+    num_steps: int = 30
+
+
+@dataclass(kw_only=True)
+class JointDw4Options(WeightedOptions):
     """Four particles of two types in the plane, mean-free, by a product of flow and masked jumps."""
 
     scale: float = 1.6
