@@ -140,8 +140,8 @@ class FlowOptions(Options):
     """Standard deviation of the Gaussian reference: about the size of the target, in its own units."""
     power: float = 1.0
     """Above 1, more of the time is spent near the data: for modes much narrower than scale."""
-    num_steps: int = 40
-    """Steps of the sampler from t=0 to t=1."""
+    num_steps: int | None = None
+    """Steps of the sampler from t=0 to t=1; None is 40 for a flow and 100 where there is noise."""
     stepper: Literal["heun", "euler"] = "heun"
     """Heun is of order two with two network calls a step, Euler of order one with one."""
 
@@ -206,7 +206,6 @@ class JointMogOptions(WeightedOptions):
     """Ten pairs of a real and a binary coordinate, 2^10 modes, by a product of flow and masked jumps."""
 
     scale: float = 1.1
-    num_steps: int = 30
 
 
 @dataclass(kw_only=True)
@@ -274,7 +273,7 @@ def check(options: Options) -> None:
     """Raises `ValueError` naming the first option with a senseless value."""
     for name in COUNTS:
         value = getattr(options, name, 1)
-        if value < 1:
+        if value is not None and value < 1:
             raise ValueError(f"{name}: at least 1, got {value}")
     for name in ("learning_rate", "clip_norm", "scale", "noise", "bootstrap_step", "refresh_step"):
         value = getattr(options, name, 1.0)

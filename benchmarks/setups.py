@@ -99,8 +99,7 @@ def build(name: str, options: Options) -> Setup:
     if isinstance(process, MaskedProcess):
         sampler = first_hitting_sampler(process)
     else:
-        assert isinstance(options, (FlowOptions, LatticeOptions))
-        sampler = grid_sampler(process, time_grid(options.num_steps))
+        sampler = grid_sampler(process, time_grid(_num_steps(options)))
     networks = _networks(options, target, process)
     psi_fn = psi_from_energy(target.energy, process.path)
     objective = _objective(options, target, process, networks, psi_fn)
@@ -133,6 +132,13 @@ def build(name: str, options: Options) -> Setup:
     for_each = objective.num_energies + options.refresh * _energies_of_a_move(target.space)
     per_iteration = options.num_rollouts + options.updates_per_iteration * options.batch_size * for_each
     return Setup(target, process, sampler, networks.init, networks.generator, psi_fn, trainer, per_iteration)
+
+
+def _num_steps(options: Options) -> int:
+    assert isinstance(options, (FlowOptions, LatticeOptions))
+    if options.num_steps is not None:
+        return options.num_steps
+    return 40 if options.process == "flow" else 100
 
 
 def _energies_of_a_move(space: Space) -> int:
