@@ -65,9 +65,9 @@ class ProposalOptions:
     """Estimates for each state."""
     rollout_repeats: int = 1
     """Estimates for each state by roll-outs, which cost up to one network call a site and a proposal."""
-    num_temperatures: tuple[int, ...] = (10, 50, 200)
+    num_temperatures: tuple[int, ...] = (10, 100, 300)
     """Temperatures of the annealed proposals."""
-    refresh: float = 0.05
+    refresh: float = 0.1
     """Fraction of the masked sites that one move of the annealed proposals draws anew."""
     flat_share: float = 0.1
     """Share of the flat proposal in the defensive mixture."""
