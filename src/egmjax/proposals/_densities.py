@@ -10,7 +10,6 @@ heuristic of Veach and Guibas 1995).
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -71,7 +70,7 @@ def model_density(process: Process, predict_fn: PredictFn) -> Density:
 def defensive_mixture(densities: Sequence[Density], probs: Sequence[float]) -> Density:
     """`sum_i probs[i] q_i`: a draw comes from one component and is weighted by the whole mixture.
 
-    Under `vmap` every component draws and one is kept; a log-probability costs one of each. Raises `ValueError`
+    Cost: a draw and a log-probability of every component. Raises `ValueError`
     unless `probs` are positive numbers, one for each density, that sum to 1.
     """
     densities, probs = tuple(densities), tuple(float(p) for p in probs)
@@ -85,10 +84,10 @@ def defensive_mixture(densities: Sequence[Density], probs: Sequence[float]) -> D
 
     def sample(key: jax.Array, xt: Any, t: Scalar, r: Scalar = 1.0) -> Any:
         key_which, key_draw = jax.random.split(key)
-        which = jax.random.categorical(key_which, log_probs())
-        return jax.lax.switch(
-            which, [functools.partial(density.sample, key_draw, xt, t, r) for density in densities]
-        )
+        which = jax.random.categorical(key_which, log_probs()).astype(jnp.int32)
+        # not lax.switch: under vmap it would repeat what all draws share, the network's prediction
+        drawn = [density.sample(key_draw, xt, t, r) for density in densities]
+        return jax.tree.map(lambda *leaves: jax.lax.select_n(which, *leaves), *drawn)
 
     def log_prob(xr: Any, xt: Any, t: Scalar, r: Scalar = 1.0) -> jax.Array:
         each = jnp.stack([density.log_prob(xr, xt, t, r) for density in densities])
