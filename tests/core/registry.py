@@ -38,7 +38,16 @@ from egmjax.processes import (
     ProductProcess,
     SuperpositionProcess,
 )
-from egmjax.proposals import from_density, model_rollout, reference_posterior
+from egmjax.proposals import (
+    annealed,
+    defensive_mixture,
+    from_density,
+    model_density,
+    model_rollout,
+    reference_density,
+    reference_posterior,
+    replay,
+)
 from egmjax.simulators import first_hitting_sampler, grid_sampler, time_grid
 from egmjax.states import Categorical, Real
 
@@ -199,15 +208,49 @@ SAMPLERS = {
 }
 
 
-def _own_density(process):
-    path = process.path
-    return from_density(path, path.propose, path.propose_log_prob)
+def bounded_psi(x, r):
+    """A stand-in for `psi` on any space."""
+    return sum(jnp.sum(jnp.cos(leaf.astype(float))) for leaf in jax.tree.leaves(x)) + 0.0 * r
 
 
-PROPOSALS = {
-    "reference_posterior": lambda process: reference_posterior(process.path),
-    "from_density": _own_density,
-    "model_rollout": lambda process: model_rollout(grid_sampler(process, time_grid(2)), garbage(process)),
+def _model(process):
+    return from_density(process.path, model_density(process, garbage(process)))
+
+
+def _defensive(process):
+    densities = (model_density(process, garbage(process)), reference_density(process.path))
+    return from_density(process.path, defensive_mixture(densities, (0.7, 0.3)))
+
+
+def _replay(process):
+    states = [endpoint(process.path.space, seed) for seed in range(3)]
+    return replay(process.path, jax.tree.map(lambda *a: jnp.stack(a), *states), jnp.array([0.3, -0.1, 0.8]))
+
+
+def _annealed(process):
+    return annealed(process.path, bounded_psi, num_temperatures=3, refresh=0.4)
+
+
+def _rollout(process):
+    return model_rollout(grid_sampler(process, time_grid(2)), garbage(process))
+
+
+PROPOSALS = {  # builder from a process, the name of a process it is tried with
+    "reference_posterior": (lambda process: reference_posterior(process.path), "flow_euler"),
+    "from_density": (lambda process: from_density(process.path, reference_density(process.path)), "product"),
+    "antithetic": (lambda process: reference_posterior(process.path, antithetic=True), "product"),
+    "antithetic_mixture": (
+        lambda process: reference_posterior(process.path, antithetic=True),
+        "mixture_uniform",
+    ),
+    "model_density": (_model, "product"),
+    "model_density_superposition": (_model, "flow_and_diffusion"),
+    "defensive_mixture": (_defensive, "mixture_prior"),
+    "defensive_mixture_product": (_defensive, "product"),
+    "model_rollout": (_rollout, "masked_rate"),
+    "replay": (_replay, "mixture_uniform"),
+    "annealed": (_annealed, "product"),
+    "annealed_mixture": (_annealed, "mixture_prior"),
 }
 
 GENERATORS = {  # generator, a state it acts on
@@ -272,10 +315,6 @@ def garbage(process, seed=1, gain=0.8):
 
 def run_snis(key, xt, t, r, process, proposal, num_proposals=7, chunk_size=4):
     """A small estimate with a bounded stand-in for `psi`; seven proposals leave the last chunk padded."""
-
-    def psi_fn(x, r):
-        return sum(jnp.sum(jnp.cos(leaf.astype(float))) for leaf in jax.tree.leaves(x)) + 0.0 * r
-
     return snis(
         key,
         xt,
@@ -283,7 +322,7 @@ def run_snis(key, xt, t, r, process, proposal, num_proposals=7, chunk_size=4):
         r,
         process=process,
         proposal=proposal,
-        psi_fn=psi_fn,
+        psi_fn=bounded_psi,
         num_proposals=num_proposals,
         chunk_size=chunk_size,
     )

@@ -11,7 +11,7 @@ import pytest
 from egmjax.estimators import psi_from_energy, snis
 from egmjax.paths import MaskedPath
 from egmjax.processes import FlowProcess, MaskedProcess, ProductProcess
-from egmjax.proposals import Proposal, from_density, model_rollout, reference_posterior
+from egmjax.proposals import Density, Proposal, from_density, model_rollout, reference_posterior
 from egmjax.simulators import first_hitting_sampler
 from tests.core.checks import weight_score, z_score
 from tests.core.exact import Mixture, Table, number
@@ -57,7 +57,7 @@ def tilted(path=PATH):
     def log_prob(xr, xt, t, r):
         return jnp.sum(jnp.where(xt == 3, jax.nn.log_softmax(logits)[xr], 0.0))
 
-    return from_density(path, sample, log_prob)
+    return from_density(path, Density(sample, log_prob))
 
 
 PROPOSALS = {

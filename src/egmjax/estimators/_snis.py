@@ -29,7 +29,8 @@ DEFAULT_CHUNK = 128
 class SNISInfo(NamedTuple):
     """Diagnostics of the weights: `ess` in `0..K`, `largest_weight` (normalised), `num_nonfinite` weights.
 
-    A proposal whose energy is not finite gets weight zero and is counted. `ess = 0` means that no proposal had
+    A proposal whose energy is not finite gets weight zero and is counted; one with `log_ratio = -inf`, which the
+    path cannot have led to `x_t` from, has weight zero and is not. `ess = 0` means that no proposal had
     weight; the estimate is then all zeros and must not be trained on.
     """
 
@@ -88,10 +89,11 @@ def snis(
     size = min(chunk_size, num_proposals)
     num_chunks = math.ceil(num_proposals / size)
 
-    def draw(key_c: jax.Array) -> tuple[Any, jax.Array]:
+    def draw(key_c: jax.Array) -> tuple[Any, jax.Array, jax.Array]:
         xr, log_ratio = proposal.propose(key_c, xt, t, r, size)
         with jax.default_matmul_precision("highest"):
-            return xr, jax.vmap(lambda x: psi_fn(x, r))(xr) + log_ratio
+            log_w = jax.vmap(lambda x: psi_fn(x, r))(xr) + log_ratio
+        return xr, log_w, ~jnp.isfinite(log_w) & (log_ratio != -jnp.inf)
 
     def average(xr: Any, weights: jax.Array) -> Any:
         with jax.default_matmul_precision("highest"):
@@ -101,16 +103,16 @@ def snis(
             return jax.tree.map(lambda f: jnp.tensordot(weights, f, axes=1), laws)
 
     shapes = jax.eval_shape(draw, key)
-    sum_shapes = jax.eval_shape(average, *shapes)
+    sum_shapes = jax.eval_shape(average, *shapes[:2])
     zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), sum_shapes)
     dtype = shapes[1].dtype
 
     def chunk(carry: tuple, index: jax.Array) -> tuple:
         peak, total, squares, largest, sums, bad = carry
-        xr, log_w = draw(jax.random.fold_in(key, index))
+        xr, log_w, wrong = draw(jax.random.fold_in(key, index))
         real = index * size + jnp.arange(size) < num_proposals  # the last chunk may be padded
         finite = jnp.isfinite(log_w)
-        bad = bad + jnp.sum(real & ~finite, dtype=jnp.int32)
+        bad = bad + jnp.sum(real & wrong, dtype=jnp.int32)
         log_w = jnp.where(real & finite, log_w, -jnp.inf)
         # the weight of such a proposal is zero, but zero times nan or infinity is not
         xr = jax.tree.map(lambda x: _clear(x, finite), xr)

@@ -67,6 +67,13 @@ class Path:
         """`num` independent draws of `propose`, stacked; a path overrides it where a batch is cheaper."""
         return jax.vmap(lambda k: self.propose(k, xt, t, r))(jax.random.split(key, num))
 
+    def reflect(self, xr: Any, xt: Any, t: Scalar, r: Scalar = 1.0) -> Any:
+        """The image of `x_r` under a symmetry of the law of `propose`, its own inverse: an antithetic draw.
+
+        Raises `ValueError` where this law has no symmetry that moves anything.
+        """
+        raise NotImplementedError
+
     def propose_log_prob(self, xr: Any, xt: Any, t: Scalar, r: Scalar = 1.0) -> jax.Array:
         """Log-probability of `propose`."""
         return self.log_prob(xt, xr, t, r) + self.log_reference(xr, r) - self.log_reference(xt, t)

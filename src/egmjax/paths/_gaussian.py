@@ -81,6 +81,12 @@ class GaussianPath(Path):
         mean, variance = self._reference_posterior(xt, t, r)
         return mean + jnp.sqrt(variance) * jax.random.normal(key, self.shape, dtype=xt.dtype)
 
+    def reflect(self, xr: jax.Array, xt: jax.Array, t: Scalar, r: Scalar = 1.0) -> jax.Array:
+        """`2 mean - x_r`, about the mean of `propose`."""
+        check_times(t, r)
+        mean, _ = self._reference_posterior(xt, t, r)
+        return 2.0 * mean - xr
+
     def propose_log_prob(self, xr: jax.Array, xt: jax.Array, t: Scalar, r: Scalar = 1.0) -> jax.Array:
         check_times(t, r)
         return _normal_log_prob(xr, *self._reference_posterior(xt, t, r))

@@ -117,6 +117,12 @@ class MaskedPath(Path):
         fresh = jnp.where(is_masked, _log(1.0 - reveal), _log(reveal) - math.log(self.num_states))
         return jnp.sum(jnp.where(was_masked, fresh, jnp.where(xr == xt, 0.0, -jnp.inf)))
 
+    def reflect(self, xr: jax.Array, xt: jax.Array, t: Scalar, r: Scalar = 1.0) -> jax.Array:
+        """`S - 1 - x_r` at the sites revealed since `t`, whose symbols are uniform."""
+        check_times(t, r)
+        revealed = (xt == self.mask) & (xr != self.mask)
+        return jnp.where(revealed, self.num_states - 1 - xr, xr)
+
     def as_data(self, x: jax.Array) -> jax.Array:
         return jnp.where(x == self.mask, 0, x)
 

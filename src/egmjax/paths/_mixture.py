@@ -84,6 +84,18 @@ class MixturePath(Path):
     def propose_log_prob(self, xr: jax.Array, xt: jax.Array, t: Scalar, r: Scalar = 1.0) -> jax.Array:
         return self.log_prob(xr, xt, t, r)
 
+    def reflect(self, xr: jax.Array, xt: jax.Array, t: Scalar, r: Scalar = 1.0) -> jax.Array:
+        """`2 x_t - x_r` modulo `S`: keeps `x_t`, and permutes the other symbols, which are equally likely.
+
+        Raises `ValueError` for a prior other than `None`, and for `S = 2`, where only one other symbol is left.
+        """
+        check_times(t, r)
+        if self.prior is not None:
+            raise ValueError("prior: a reflection needs the uniform prior, None")
+        if self.num_states == 2:
+            raise ValueError("num_states: with two symbols no reflection keeps x_t and moves anything")
+        return (2 * xt - xr) % self.num_states
+
     def bridge(
         self, key: jax.Array, xt: jax.Array, xr: jax.Array, t: Scalar, s: Scalar, r: Scalar = 1.0
     ) -> jax.Array:

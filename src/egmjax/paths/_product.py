@@ -46,6 +46,9 @@ class ProductPath(Path):
     def propose_many(self, key: jax.Array, xt: Any, t: Scalar, r: Scalar, num: int) -> Any:
         return tuple(p.propose_many(k, x, t, r, num) for p, k, x in zip(self.paths, self._split(key), xt))
 
+    def reflect(self, xr: Any, xt: Any, t: Scalar, r: Scalar = 1.0) -> Any:
+        return tuple(p.reflect(x, y, t, r) for p, x, y in zip(self.paths, xr, xt))
+
     def propose_log_prob(self, xr: Any, xt: Any, t: Scalar, r: Scalar = 1.0) -> jax.Array:
         pairs = zip(self.paths, xr, xt)
         return sum(p.propose_log_prob(x, y, t, r) for p, x, y in pairs)  # type: ignore[return-value]

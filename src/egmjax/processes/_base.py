@@ -45,6 +45,15 @@ class Process:
         """Whether `step` is a map of the state, whose weight is the log-determinant of that map."""
         return False
 
+    @property
+    def is_reversal(self) -> bool:
+        """Whether the backward kernel is the path's own noising kernel `p_{t|s}`, whatever the prediction.
+
+        Roll-outs from any `(x_t, t)` then have `E[exp(psi(x_1, 1) + increments)] = exp(psi(x_t, t))`. With another
+        backward kernel only roll-outs from the prior have weights that mean something.
+        """
+        return False
+
     def prediction_shape(self) -> Any:
         """Shape of the raw network output (a tuple of shapes for a product)."""
         raise NotImplementedError
@@ -72,6 +81,19 @@ class Process:
         Raises `NotImplementedError` for processes whose target `psi` at one time does not give.
         """
         raise NotImplementedError(f"{type(self).__name__} has no target from psi")
+
+    def sample_endpoint(self, key: jax.Array, prediction: Any, xt: Any, t: Scalar) -> Any:
+        """A draw of `x_1` given `x_t` from the factorised law that a raw prediction describes.
+
+        Symbols are independent with their predicted probabilities; R^d gets the predicted endpoint and the scale of
+        the reference's belief. It has mass wherever `p_{t|1}(x_t | .)` has. Raises `NotImplementedError` for
+        processes whose prediction describes no law.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no law of the endpoint")
+
+    def endpoint_log_prob(self, x1: Any, prediction: Any, xt: Any, t: Scalar) -> jax.Array:
+        """Log-probability of `sample_endpoint`."""
+        raise NotImplementedError(f"{type(self).__name__} has no law of the endpoint")
 
     def divergence(self, target: Any, prediction: Any, xt: Any, t: Scalar) -> jax.Array:
         raise NotImplementedError

@@ -29,7 +29,7 @@ from ..losses import squared_error
 from ..paths import GaussianPath
 from ..paths._base import Scalar
 from ._base import PredictFn, Process
-from ._flow import residual_from_psi, residual_target
+from ._flow import endpoint_draw, endpoint_log_density, residual_from_psi, residual_target
 
 
 class _Kernel(NamedTuple):
@@ -59,6 +59,14 @@ class DiffusionProcess(Process):
     def path(self) -> GaussianPath:
         return self.gaussian
 
+    @property
+    def is_reversal(self) -> bool:
+        """Whether `noise` is the literal 1: the backward kernel is then the path's and needs no prediction.
+
+        A `noise` that is an array, traced ones included, may take any value and does not count.
+        """
+        return isinstance(self.noise, (int, float)) and self.noise == 1
+
     def prediction_shape(self) -> tuple[int, ...]:
         return self.path.shape
 
@@ -71,6 +79,13 @@ class DiffusionProcess(Process):
     ) -> jax.Array:
         """`cot(theta) grad_z psi`, as for the flow."""
         return residual_from_psi(self.path, xt, t, psi_fn)
+
+    def sample_endpoint(self, key: jax.Array, prediction: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
+        """`N(belief.mean + belief.scale * eta, belief.scale^2)`."""
+        return endpoint_draw(self.path, key, prediction, xt, t)
+
+    def endpoint_log_prob(self, x1: jax.Array, prediction: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
+        return endpoint_log_density(self.path, x1, prediction, xt, t)
 
     def divergence(self, target: jax.Array, prediction: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
         """Squared error of the residual."""
@@ -122,13 +137,8 @@ class DiffusionProcess(Process):
         shift = kernel.forward * predict_fn(xt, t)
         return self._log_ratio(kernel, zt, zs, shift, self._pull(kernel, xs, predict_fn, s))
 
-    @property
-    def _is_reversal(self) -> bool:
-        """Whether `noise` is the literal 1: the backward kernel is then the path's and needs no prediction."""
-        return isinstance(self.noise, (int, float)) and self.noise == 1
-
     def _pull(self, kernel: _Kernel, xs: jax.Array, predict_fn: PredictFn, s: Scalar) -> jax.Array:
-        if self._is_reversal:
+        if self.is_reversal:
             return jnp.zeros_like(xs)
         return kernel.backward * predict_fn(xs, s)
 

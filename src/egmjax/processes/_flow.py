@@ -24,6 +24,7 @@ from ..generators import Flow
 from ..losses import squared_error
 from ..paths import GaussianPath
 from ..paths._base import Scalar, as_time
+from ..paths._gaussian import _normal_log_prob
 from ._base import PredictFn, Process
 
 NEWTON_STEPS = 8  # quadratic convergence: a step is a small change of the identity
@@ -65,6 +66,13 @@ class FlowProcess(Process):
     ) -> jax.Array:
         """`cot(theta) grad_z psi`, by Tweedie's formula; infinite times zero at `alpha = 0`."""
         return residual_from_psi(self.path, xt, t, psi_fn)
+
+    def sample_endpoint(self, key: jax.Array, prediction: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
+        """`N(belief.mean + belief.scale * eta, belief.scale^2)`."""
+        return endpoint_draw(self.path, key, prediction, xt, t)
+
+    def endpoint_log_prob(self, x1: jax.Array, prediction: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
+        return endpoint_log_density(self.path, x1, prediction, xt, t)
 
     def divergence(self, target: jax.Array, prediction: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
         """Squared error: that of the endpoint over the variance of the reference's belief."""
@@ -149,6 +157,22 @@ def residual_from_psi(
     angle = path.angle(t)
     _, std = path.reference_moments(t)
     return angle.cos / angle.sin * std * jax.grad(psi_fn)(xt)
+
+
+def endpoint_draw(
+    path: GaussianPath, key: jax.Array, prediction: jax.Array, xt: jax.Array, t: Scalar
+) -> jax.Array:
+    """A draw of `N(belief.mean + belief.scale * prediction, belief.scale^2)`."""
+    belief = path.endpoint_belief(xt, t)
+    return belief.mean + belief.scale * (prediction + jax.random.normal(key, path.shape, dtype=xt.dtype))
+
+
+def endpoint_log_density(
+    path: GaussianPath, x1: jax.Array, prediction: jax.Array, xt: jax.Array, t: Scalar
+) -> jax.Array:
+    """The log-density of `endpoint_draw`."""
+    belief = path.endpoint_belief(xt, t)
+    return _normal_log_prob(x1, belief.mean + belief.scale * prediction, belief.scale**2)
 
 
 def _log_normal_ratio(zs: jax.Array, zt: jax.Array) -> jax.Array:

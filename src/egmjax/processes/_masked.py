@@ -47,6 +47,10 @@ class MaskedProcess(Process):
     def path(self) -> MaskedPath:
         return self.masked
 
+    @property
+    def is_reversal(self) -> bool:
+        return True
+
     def prediction_shape(self) -> tuple[int, ...]:
         return (self.path.sites, self.path.num_states)
 
@@ -97,6 +101,15 @@ class MaskedProcess(Process):
             jnp.arange(self.path.sites), jnp.arange(self.path.num_states)
         )
         return jnp.where((xt == self.path.mask)[:, None], jax.nn.softmax(psi), self.target(xt, xt, t))
+
+    def sample_endpoint(self, key: jax.Array, prediction: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
+        """Every mask drawn from its `D_i`."""
+        symbols = jax.random.categorical(key, prediction, axis=-1).astype(xt.dtype)
+        return jnp.where(xt == self.path.mask, symbols, xt)
+
+    def endpoint_log_prob(self, x1: jax.Array, prediction: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
+        known = jnp.where(x1 == xt, 0.0, -jnp.inf)
+        return jnp.sum(jnp.where(xt == self.path.mask, log_symbol_prob(prediction, x1), known))
 
     def divergence(self, target: jax.Array, prediction: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
         entropy = cross_entropy(target, prediction)

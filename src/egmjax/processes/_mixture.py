@@ -45,6 +45,10 @@ class MixtureProcess(Process):
     def path(self) -> MixturePath:
         return self.mixture
 
+    @property
+    def is_reversal(self) -> bool:
+        return True
+
     def prediction_shape(self) -> tuple[int, ...]:
         return (self.path.sites, self.path.num_states)
 
@@ -75,6 +79,14 @@ class MixtureProcess(Process):
         """`log D_i(z)`, `[sites, S]`, of a raw prediction."""
         likelihood = _log(self.path.likelihood(xt, t))
         return jax.nn.log_softmax(prediction + self.path.log_prior[None, :] + likelihood, axis=-1)
+
+    def sample_endpoint(self, key: jax.Array, prediction: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
+        """Every site drawn from its `D_i`."""
+        return jax.random.categorical(key, self.posterior(prediction, xt, t), axis=-1).astype(xt.dtype)
+
+    def endpoint_log_prob(self, x1: jax.Array, prediction: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
+        log_posterior = self.posterior(prediction, xt, t)
+        return jnp.sum(jnp.take_along_axis(log_posterior, x1[:, None], axis=-1))
 
     def divergence(self, target: jax.Array, prediction: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
         log_posterior = self.posterior(prediction, xt, t)

@@ -37,6 +37,10 @@ class ProductProcess(Process):
     def path(self) -> ProductPath:
         return ProductPath(tuple(p.path for p in self.processes))
 
+    @property
+    def is_reversal(self) -> bool:
+        return all(p.is_reversal for p in self.processes)
+
     def prediction_shape(self) -> tuple[Any, ...]:
         return tuple(p.prediction_shape() for p in self.processes)
 
@@ -57,6 +61,15 @@ class ProductProcess(Process):
         return tuple(
             p.target_from_psi(x, t, component(i)) for i, (p, x) in enumerate(zip(self.processes, xt))
         )
+
+    def sample_endpoint(self, key: jax.Array, prediction: Any, xt: Any, t: Scalar) -> Any:
+        keys = jax.random.split(key, len(self.processes))
+        parts = zip(self.processes, keys, prediction, xt)
+        return tuple(p.sample_endpoint(k, b, x, t) for p, k, b, x in parts)
+
+    def endpoint_log_prob(self, x1: Any, prediction: Any, xt: Any, t: Scalar) -> jax.Array:
+        parts = zip(self.processes, x1, prediction, xt)
+        return sum(p.endpoint_log_prob(y, b, x, t) for p, y, b, x in parts)  # type: ignore[return-value]
 
     def divergence(self, target: Any, prediction: Any, xt: Any, t: Scalar) -> jax.Array:
         return sum(self.component_divergences(target, prediction, xt, t))  # type: ignore[return-value]

@@ -66,6 +66,10 @@ class SuperpositionProcess(Process):
         """As soon as one component is: its step has to be inverted."""
         return any(p.is_deterministic for p in self.processes)
 
+    @property
+    def is_reversal(self) -> bool:
+        return all(p.is_reversal for p in self.processes)
+
     def prediction_shape(self) -> Any:
         return self.processes[0].prediction_shape()
 
@@ -81,6 +85,12 @@ class SuperpositionProcess(Process):
 
     def target_from_psi(self, xt: Any, t: Scalar, psi_fn: Callable[[Any], jax.Array]) -> Any:
         return self.processes[0].target_from_psi(xt, t, psi_fn)
+
+    def sample_endpoint(self, key: jax.Array, prediction: Any, xt: Any, t: Scalar) -> Any:
+        return self.processes[0].sample_endpoint(key, prediction, xt, t)
+
+    def endpoint_log_prob(self, x1: Any, prediction: Any, xt: Any, t: Scalar) -> jax.Array:
+        return self.processes[0].endpoint_log_prob(x1, prediction, xt, t)
 
     def divergence(self, target: Any, prediction: Any, xt: Any, t: Scalar) -> jax.Array:
         return self.processes[0].divergence(target, prediction, xt, t)

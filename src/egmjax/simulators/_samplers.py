@@ -36,12 +36,15 @@ class Sampler(NamedTuple):
     """Two pure functions; see the module docstring. `num_steps` counts the steps of one roll-out.
 
     `sample(key, predict_fn, xt, t)` starts from `xt` at time `t`; its log-weight is then that of the rest of
-    the chain, so that `exp(psi(x, 1) + log_weight)` is an unbiased estimate of `exp(psi(xt, t))`.
+    the chain. Where `is_reversal`, `exp(psi(x, 1) + log_weight)` is an unbiased estimate of `exp(psi(xt, t))`:
+    the backward kernels of the process are the path's `p_{t|s}` and compose to `p_{t|1}(xt | x_1)`. Those of a flow,
+    or of a diffusion at another noise, compose to another law of `xt`, and so does their estimate.
     """
 
     sample: Callable[..., Rollout]
     log_weight: Callable[[jax.Array, PredictFn, Any], jax.Array]
     num_steps: int
+    is_reversal: bool = False
 
 
 def time_grid(num_steps: int) -> np.ndarray:
@@ -97,7 +100,7 @@ def grid_sampler(process: Process, times: Any, *, observer: Observer | None = No
         (x0, total), _ = jax.lax.scan(retreat, start, (keys, clock[:-1], clock[1:]), reverse=True)
         return total + path.log_reference(x0, 0.0) - path.prior_log_prob(x0)
 
-    return Sampler(sample, log_weight, len(grid) - 1)
+    return Sampler(sample, log_weight, len(grid) - 1, process.is_reversal)
 
 
 def first_hitting_sampler(process: MaskedProcess | AmortizedProcess) -> Sampler:
@@ -150,7 +153,7 @@ def first_hitting_sampler(process: MaskedProcess | AmortizedProcess) -> Sampler:
         agrees = jnp.all(hidden | (x1 == x0))  # no roll-out ends where the evidence is contradicted
         return jnp.where(agrees, correction - jnp.sum(jnp.where(hidden, gain, 0.0)), jnp.inf)
 
-    return Sampler(sample, log_weight, path.sites)
+    return Sampler(sample, log_weight, path.sites, process.is_reversal)
 
 
 def _amortized(given: GivenPath, sampler: Sampler) -> Sampler:
