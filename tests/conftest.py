@@ -1,4 +1,13 @@
-"""Strict flags for every test: silent rank promotion raises; warnings are errors by `pyproject.toml`."""
+"""Strict flags for every test: silent rank promotion raises; warnings are errors by `pyproject.toml`.
+
+Most of the time of a test is compilation, and most of that is optimisation, so programs are compiled without it.
+`EGMJAX_TEST_OPTIMIZED=1` compiles them as users do.
+"""
+
+import os
+
+if os.environ.get("EGMJAX_TEST_OPTIMIZED", "0") != "1":
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
 
 import jax
 import pytest

@@ -27,7 +27,7 @@ def reflected(path, xr, xt, t, r):
     try:
         return path.reflect(path.reflect(path.reflect(xr, xt, t, r), xt, t, r), xt, t, r)
     except ValueError as error:
-        if str(error).startswith(("prior: ", "num_states: ")):
+        if str(error).startswith(("prior: ", "num_states: ", "path: a given")):
             return xr
         raise
 

@@ -48,5 +48,8 @@ class GivenPath(Path):
     def propose(self, key: jax.Array, xt: Any, t: Scalar, r: Scalar = 1.0) -> Any:
         return xt
 
+    def reflect(self, xr: Any, xt: Any, t: Scalar, r: Scalar = 1.0) -> Any:
+        raise ValueError("path: a given component has no symmetry that moves anything")
+
     def bridge(self, key: jax.Array, xt: Any, xr: Any, t: Scalar, s: Scalar, r: Scalar = 1.0) -> Any:
         return xt

@@ -39,6 +39,10 @@ class AmortizedProcess(Process):
     def is_deterministic(self) -> bool:
         return self.process.is_deterministic
 
+    @property
+    def is_reversal(self) -> bool:
+        return self.process.is_reversal
+
     def prediction_shape(self) -> Any:
         """That of the inner process: nothing is predicted about `c`."""
         return self.process.prediction_shape()
@@ -54,6 +58,12 @@ class AmortizedProcess(Process):
 
     def target_from_psi(self, xt: Any, t: Scalar, psi_fn: Callable[[Any], jax.Array]) -> Any:
         return self.process.target_from_psi(xt[1], t, lambda x: psi_fn((xt[0], x)))
+
+    def sample_endpoint(self, key: jax.Array, prediction: Any, xt: Any, t: Scalar) -> Any:
+        return xt[0], self.process.sample_endpoint(key, prediction, xt[1], t)
+
+    def endpoint_log_prob(self, x1: Any, prediction: Any, xt: Any, t: Scalar) -> jax.Array:
+        return self.process.endpoint_log_prob(x1[1], prediction, xt[1], t)
 
     def divergence(self, target: Any, prediction: Any, xt: Any, t: Scalar) -> jax.Array:
         return self.process.divergence(target, prediction, xt[1], t)
