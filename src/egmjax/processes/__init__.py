@@ -8,6 +8,7 @@ from ._base import PredictFn, Process
 from ._condition import condition
 from ._diffusion import DiffusionProcess
 from ._flow import FlowProcess
+from ._gaussian import GaussianProcess
 from ._masked import MaskedProcess
 from ._mixture import MixtureProcess
 from ._product import ProductProcess
@@ -17,6 +18,7 @@ __all__ = [
     "AmortizedProcess",
     "DiffusionProcess",
     "FlowProcess",
+    "GaussianProcess",
     "MaskedProcess",
     "MixtureProcess",
     "PredictFn",

@@ -1,6 +1,6 @@
 """A diffusion along a Gaussian path, at any noise level.
 
-    prediction   residual eta, as for the flow
+    prediction   residual eta, see `GaussianProcess`
     generator    drift u + (g^2 / 2) score, covariance g^2 = 2 noise cot(theta) theta' V
     step         z_s ~ N(a z_t + (sin_s cos_t - rho sin_t cos_s) eta(x_t, t), 1 - a^2)
     backward     z_t ~ N(a z_s + (sin_t cos_s - rho sin_s cos_t) eta(x_s, s), 1 - a^2)
@@ -9,15 +9,14 @@
 in the standard units `z` and the angle `theta` of the path, `sin_t = sin theta(t)`. Derivation: given `x_1`, the
 diffusion is linear, its transition over a step is a Gaussian whose correlation is `rho`, and the endpoint is
 known up to the reference's belief. So a step of any length is exact for the reference (`eta = 0`: weights of
-exactly one), keeps the marginal of every single endpoint, and is the Euler-Maruyama step of the generator as
-steps shrink. `noise = 1` is the time reversal of the path's own noising: `rho = tan_t / tan_s` removes `eta`
-from the backward kernel, which becomes `p_{t|s}`. At other levels the backward kernel needs the learned
+exactly one), carries the mean of every single endpoint's marginal along, and is the Euler-Maruyama step of the
+generator as steps shrink. `noise = 1` is the time reversal of the path's own noising: `rho = tan_t / tan_s` removes
+`eta` from the backward kernel, which becomes `p_{t|s}`. At other levels the backward kernel needs the learned
 prediction; the noising kernel would be unbiased too, and useless. Near `noise = 0` steps approach the flow.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -25,11 +24,9 @@ import jax.numpy as jnp
 
 from .._pytree import frozen_pytree
 from ..generators import Diffusion
-from ..losses import squared_error
-from ..paths import GaussianPath
 from ..paths._base import Scalar
-from ._base import PredictFn, Process
-from ._flow import endpoint_draw, endpoint_log_density, residual_from_psi, residual_target
+from ._base import PredictFn
+from ._gaussian import GaussianProcess
 
 
 class _Kernel(NamedTuple):
@@ -42,22 +39,17 @@ class _Kernel(NamedTuple):
 
 
 @frozen_pytree
-class DiffusionProcess(Process):
+class DiffusionProcess(GaussianProcess):
     """The diffusion of a `GaussianPath` with `noise` times the path's own noise, a positive scalar leaf.
 
     Raises `ValueError` for a concrete `noise` that is not positive: without noise it is a `FlowProcess`.
     """
 
-    gaussian: GaussianPath
     noise: float | jax.Array = 1.0
 
     def __post_init__(self) -> None:
         if isinstance(self.noise, (int, float)) and not self.noise > 0:
             raise ValueError(f"noise: must be positive (0 is a FlowProcess), got {self.noise}")
-
-    @property
-    def path(self) -> GaussianPath:
-        return self.gaussian
 
     @property
     def is_reversal(self) -> bool:
@@ -67,38 +59,12 @@ class DiffusionProcess(Process):
         """
         return isinstance(self.noise, (int, float)) and self.noise == 1
 
-    def prediction_shape(self) -> tuple[int, ...]:
-        return self.path.shape
-
-    def target(self, xt: jax.Array, xr: jax.Array, t: Scalar, r: Scalar = 1.0) -> jax.Array:
-        """`(endpoint - belief.mean) / belief.scale`, shape of the state."""
-        return residual_target(self.path, xt, xr, t, r)
-
-    def target_from_psi(
-        self, xt: jax.Array, t: Scalar, psi_fn: Callable[[jax.Array], jax.Array]
-    ) -> jax.Array:
-        """`cot(theta) grad_z psi`, as for the flow."""
-        return residual_from_psi(self.path, xt, t, psi_fn)
-
-    def sample_endpoint(self, key: jax.Array, prediction: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
-        """`N(belief.mean + belief.scale * eta, belief.scale^2)`."""
-        return endpoint_draw(self.path, key, prediction, xt, t)
-
-    def endpoint_log_prob(self, x1: jax.Array, prediction: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
-        return endpoint_log_density(self.path, x1, prediction, xt, t)
-
-    def divergence(self, target: jax.Array, prediction: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
-        """Squared error of the residual."""
-        return squared_error(target, prediction)
-
     def generator(self, prediction: jax.Array, xt: jax.Array, t: Scalar) -> Diffusion:
         """Infinite at `t=0` where `alpha = 0`: the endpoint is forgotten there at once."""
         path, angle = self.path, self.path.angle(t)
         speed, cot = path.angular_speed(t), angle.cos / angle.sin
         _, std = path.reference_moments(t)
-        drift = prediction - cot * path.standardize(
-            xt, t
-        )  # what the score and its noise add, in units of speed
+        drift = prediction - cot * path.standardize(xt, t)  # of the score and its noise, in units of speed
         covariance = 2.0 * self.noise * speed * cot * std**2
         if covariance.ndim:
             covariance = jnp.broadcast_to(covariance, path.shape).reshape(-1)

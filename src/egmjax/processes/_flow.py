@@ -1,7 +1,6 @@
 """A flow along a Gaussian path.
 
-    prediction   residual eta, the endpoint in units of what the reference leaves open:
-                 E[x_1 | x_t] = belief.mean + belief.scale * eta
+    prediction   residual eta, see `GaussianProcess`
     step         dz / dtheta = eta in the standard units z of the path, Euler or Heun: z_s = Phi(z_t)
     increment    log |det dPhi/dz| + log N(z_s; 0, I) - log N(z_t; 0, I)
 
@@ -13,7 +12,6 @@ increment is then `nan`, which every summary of weights counts.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Literal
 
 import jax
@@ -21,17 +19,15 @@ import jax.numpy as jnp
 
 from .._pytree import frozen_pytree, static
 from ..generators import Flow
-from ..losses import squared_error
-from ..paths import GaussianPath
 from ..paths._base import Scalar, as_time
-from ..paths._gaussian import _normal_log_prob
-from ._base import PredictFn, Process
+from ._base import PredictFn
+from ._gaussian import GaussianProcess
 
 NEWTON_STEPS = 8  # quadratic convergence: a step is a small change of the identity
 
 
 @frozen_pytree
-class FlowProcess(Process):
+class FlowProcess(GaussianProcess):
     """The probability flow of a `GaussianPath`.
 
     `stepper`: "heun" (second order, two network calls) or "euler" (first order, one). Steps are taken in standard
@@ -39,7 +35,6 @@ class FlowProcess(Process):
     stepper.
     """
 
-    gaussian: GaussianPath
     stepper: Literal["heun", "euler"] = static(default="heun")
 
     def __post_init__(self) -> None:
@@ -47,36 +42,8 @@ class FlowProcess(Process):
             raise ValueError(f'stepper: expected "heun" or "euler", got {self.stepper!r}')
 
     @property
-    def path(self) -> GaussianPath:
-        return self.gaussian
-
-    @property
     def is_deterministic(self) -> bool:
         return True
-
-    def prediction_shape(self) -> tuple[int, ...]:
-        return self.path.shape
-
-    def target(self, xt: jax.Array, xr: jax.Array, t: Scalar, r: Scalar = 1.0) -> jax.Array:
-        """`(endpoint - belief.mean) / belief.scale`, shape of the state."""
-        return residual_target(self.path, xt, xr, t, r)
-
-    def target_from_psi(
-        self, xt: jax.Array, t: Scalar, psi_fn: Callable[[jax.Array], jax.Array]
-    ) -> jax.Array:
-        """`cot(theta) grad_z psi`, by Tweedie's formula; infinite times zero at `alpha = 0`."""
-        return residual_from_psi(self.path, xt, t, psi_fn)
-
-    def sample_endpoint(self, key: jax.Array, prediction: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
-        """`N(belief.mean + belief.scale * eta, belief.scale^2)`."""
-        return endpoint_draw(self.path, key, prediction, xt, t)
-
-    def endpoint_log_prob(self, x1: jax.Array, prediction: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
-        return endpoint_log_density(self.path, x1, prediction, xt, t)
-
-    def divergence(self, target: jax.Array, prediction: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
-        """Squared error: that of the endpoint over the variance of the reference's belief."""
-        return squared_error(target, prediction)
 
     def generator(self, prediction: jax.Array, xt: jax.Array, t: Scalar) -> Flow:
         return Flow(self.path.velocity(prediction, xt, t))
@@ -142,37 +109,6 @@ class FlowProcess(Process):
         value, jacobian = self._map_with_jacobian(z, predict_fn, t, s)
         sign, log_det = _slogdet(jacobian)
         return value, jnp.where(sign > 0, log_det, jnp.nan)
-
-
-def residual_target(path: GaussianPath, xt: jax.Array, xr: jax.Array, t: Scalar, r: Scalar) -> jax.Array:
-    """The endpoint in units of the reference's belief, `(endpoint - belief.mean) / belief.scale`."""
-    belief = path.endpoint_belief(xt, t)
-    return (path.endpoint(xt, xr, t, r) - belief.mean) / belief.scale
-
-
-def residual_from_psi(
-    path: GaussianPath, xt: jax.Array, t: Scalar, psi_fn: Callable[[jax.Array], jax.Array]
-) -> jax.Array:
-    """The residual whose score is that of the reference plus `grad psi`: `cos / sin * sqrt(V) grad_x psi`."""
-    angle = path.angle(t)
-    _, std = path.reference_moments(t)
-    return angle.cos / angle.sin * std * jax.grad(psi_fn)(xt)
-
-
-def endpoint_draw(
-    path: GaussianPath, key: jax.Array, prediction: jax.Array, xt: jax.Array, t: Scalar
-) -> jax.Array:
-    """A draw of `N(belief.mean + belief.scale * prediction, belief.scale^2)`."""
-    belief = path.endpoint_belief(xt, t)
-    return belief.mean + belief.scale * (prediction + jax.random.normal(key, path.shape, dtype=xt.dtype))
-
-
-def endpoint_log_density(
-    path: GaussianPath, x1: jax.Array, prediction: jax.Array, xt: jax.Array, t: Scalar
-) -> jax.Array:
-    """The log-density of `endpoint_draw`."""
-    belief = path.endpoint_belief(xt, t)
-    return _normal_log_prob(x1, belief.mean + belief.scale * prediction, belief.scale**2)
 
 
 def _log_normal_ratio(zs: jax.Array, zt: jax.Array) -> jax.Array:
