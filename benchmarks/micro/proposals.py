@@ -148,13 +148,13 @@ def main(args: Sequence[str] | None = None) -> list[Row]:
     for t in options.times:
         print(f"\nt = {t}")
         print(
-            f"{header[0]:<34}{header[1]:>9}{header[2]:>8}{header[3]:>17}{header[4]:>8}{header[5]:>10}{header[6]:>7}"
+            f"{header[0]:<34}{header[1]:>9}{header[2]:>8}{header[3]:>20}{header[4]:>8}{header[5]:>10}{header[6]:>7}"
         )
         for row in rows:
             if row.t == t:
                 bias = f"{row.bias:+.4f} +- {row.bias_error:.4f}"
                 print(
-                    f"{row.name:<34}{row.num_energies:>9}{row.rmse:>8.4f}{bias:>17}{row.ess:>8.1f}"
+                    f"{row.name:<34}{row.num_energies:>9}{row.rmse:>8.4f}{bias:>20}{row.ess:>8.1f}"
                     f"{row.psi_rmse:>10.3f}{row.ratio:>7.1f}"
                 )
     return rows
