@@ -253,7 +253,9 @@ def study(options: ProposalOptions, process: MaskedProcess, predict_fn: Any) -> 
             )
             return result.target[:, 1], result.log_normalizer, result.info.ess
 
-        estimate = jax.jit(lambda arguments: jax.lax.map(one, arguments, batch_size=16))
+        estimate = jax.jit(
+            lambda arguments: jax.lax.map(one, arguments, batch_size=min(16, len(arguments[0])))
+        )
         rows = []
         for i, (t, xt, psi, probs) in enumerate(problems):
             keys = jax.random.split(jax.random.fold_in(key_estimates, i), repeats * len(xt))
