@@ -60,10 +60,6 @@ def test_recipe_composes(name, changes, tmp_path):
     [
         ("ising", {"process": "uniform", "num_steps": 8}),
         ("gb-rbm", {"process": "diffusion", "symbols": "uniform", "objective": "bootstrap"}),
-        ("joint-mog", {"process": "flow+diffusion", "objective": "weighted"}),
-        ("joint-dw4", {"process": "diffusion"}),
-        ("potts", {"objective": "bootstrap"}),
-        ("spin-glass", {"site_conditionals": True}),
         ("three-modes", {"refresh": 2, "objective": "weighted"}),
     ],
     ids=str,

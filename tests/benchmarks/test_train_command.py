@@ -35,7 +35,7 @@ def test_help_shows_defaults(target, capsys):
 
 @pytest.mark.parametrize(
     ("given", "meant"),
-    [("isng", "ising"), ("three_modes", "three-modes"), ("gmm", "gmm25"), ("rbm", "gb-rbm")],
+    [("isng", "ising"), ("three_modes", "three-modes"), ("gmm52", "gmm25"), ("rbm", "gb-rbm")],
 )
 def test_an_unknown_target(given, meant, capsys, tmp_path):
     line = refused(train.main, [given, "--out", tmp_path / "x"], capsys)
