@@ -41,6 +41,8 @@ from egmjax.training import (
     write_atomically,
 )
 
+from .report import clean
+
 CHUNK = 1_000  # roll-outs at a time
 
 
@@ -127,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         "seconds": {"compile": result.compile_seconds, "train": result.train_seconds},
         "config": {k: v for k, v in asdict(options).items() if k != "out"},
     }
-    write_atomically(options.out / "report.json", json.dumps(report, indent=1) + "\n")
+    write_atomically(options.out / "report.json", json.dumps(clean(report), indent=1) + "\n")
     plot(rows, options).savefig(options.out / "report.png")
     print(table(rows))
     print(f"trained for {result.train_seconds:.0f} s; wrote {options.out}/report.json, report.png")

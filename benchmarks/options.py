@@ -39,15 +39,16 @@ class Options:
     min_ess_fraction: float = 0.05
     """The exponent of the weights is lowered until the buffer has this ESS (weighted only)."""
     num_proposals: int = 512
-    """Importance-sampling proposals for each state (snis only)."""
+    """Importance-sampling proposals for each state (snis and bootstrap)."""
     bootstrap_step: float = 0.2
-    """Largest step r - t of the bootstrapped target (bootstrap only)."""
+    """Step r - t of the bootstrapped target, cut off at r = 1 (bootstrap only)."""
     refresh: int = 0
     """MCMC moves of the target on buffered states before they are learned from: above 0 the run learns from MCMC."""
     refresh_step: float = 0.05
     """Langevin step of these moves, in squared units of the real coordinates."""
     site_conditionals: bool = False
-    """Learn from the law of each site given the others, softmax(-E(x[i <- s])), in place of drawn symbols."""
+    """Learn from the law of each site given the others, softmax(-E(x[i <- s])), in place of drawn symbols
+    (not with bootstrap: the laws are known at r = 1 only)."""
     learning_rate: float = 2e-3
     """Adam's initial rate; decays along a cosine to 2 percent."""
     clip_norm: float = 1.0
@@ -126,7 +127,8 @@ class FlowOptions(Options):
     process: Literal["flow", "diffusion", "flow+diffusion"] = "flow"
     """What the real coordinates follow. flow+diffusion: each step is one or the other, with equal probability."""
     noise: float = 1.0
-    """Noise of the diffusion in units of the path's own; at 1 it is the time reversal of the noising."""
+    """Noise of the diffusion in units of the path's own; at 1 it is the time reversal of the noising. Without effect
+    on a flow."""
     objective: Literal["snis", "bootstrap", "weighted"] = "snis"
     iterations: int = 60
     updates_per_iteration: int = 20
@@ -193,7 +195,7 @@ class GbRbmOptions(MixedOptions):
 
 @dataclass(kw_only=True)
 class WeightedOptions(MixedOptions):
-    """Defaults of mixed targets in ten dimensions and more, where proposals from the reference miss."""
+    """Defaults of mixed targets in ten dimensions and more, where proposals from the reference miss the modes."""
 
     objective: Literal["snis", "bootstrap", "weighted"] = "weighted"
     site_conditionals: bool = True
@@ -279,8 +281,9 @@ def check(options: Options) -> None:
         value = getattr(options, name, 1.0)
         if not 0 < value < math.inf:
             raise ValueError(f"{name}: must be positive and finite, got {value}")
-    if getattr(options, "power", 1.0) < 1:
-        raise ValueError("power: at least 1")
+    power = getattr(options, "power", 1.0)
+    if not 1 <= power < math.inf:
+        raise ValueError(f"power: at least 1 and finite, got {power}")
     for name in ("beta", "coupling", "field"):
         value = getattr(options, name, 0.0)
         if not math.isfinite(value):
@@ -290,7 +293,9 @@ def check(options: Options) -> None:
     if (getattr(options, "radius", None) or 0) < 0:
         raise ValueError("radius: at least 0")
     check_seed(options.seed)
-    for name in ("ema_decay", "temper_start", "temper_fraction", "min_ess_fraction"):
+    if not 0 <= options.min_ess_fraction < 1:
+        raise ValueError(f"min_ess_fraction: a fraction in [0, 1), got {options.min_ess_fraction}")
+    for name in ("ema_decay", "temper_start", "temper_fraction"):
         value = getattr(options, name)
         if not 0 <= value <= 1:
             raise ValueError(f"{name}: a fraction in [0, 1], got {value}")

@@ -177,9 +177,8 @@ def _process(options: Options, space: Space) -> Process:
             assert isinstance(options, FlowOptions)
             return _real_process(options, stationary_path(shape, scale=options.scale, power=options.power))
         case Categorical(sites, num_states):
-            kind = (
-                options.symbols if isinstance(options, MixedOptions) else getattr(options, "process", "mask")
-            )
+            assert isinstance(options, (LatticeOptions, MixedOptions))
+            kind = options.symbols if isinstance(options, MixedOptions) else options.process
             if kind == "uniform":
                 return MixtureProcess(MixturePath(sites=sites, num_states=num_states))
             is_ordered = isinstance(options, LatticeOptions) and options.order == "raster"
@@ -199,7 +198,7 @@ def _real_process(options: FlowOptions, path: GaussianPath) -> Process:
 
 def _networks(options: Options, target: Target, process: Process) -> Networks:
     generator: Any
-    on_grid = isinstance(options, FlowOptions) or getattr(options, "process", "") == "uniform"
+    use_time = not isinstance(process, MaskedProcess)  # what a mask hides does not depend on the time
     scale = options.scale if isinstance(options, FlowOptions) else 1.0
     if isinstance(options, LatticeOptions) and not isinstance(options, SpinGlassOptions):
         assert isinstance(target.space, Categorical)
@@ -210,7 +209,7 @@ def _networks(options: Options, target: Target, process: Process) -> Networks:
             depth=options.depth,
             radius=options.radius,
             odd=target.symmetric_under_flip,
-            use_time=on_grid,
+            use_time=use_time,
         )
     else:
         generator = ResidualMLP(
@@ -219,11 +218,11 @@ def _networks(options: Options, target: Target, process: Process) -> Networks:
             options.width,
             options.depth,
             scale=scale,
-            use_time=on_grid,
+            use_time=use_time,
         )
     has_psi = options.objective == "bootstrap"
     psi: Any = ResidualMLP(
-        target.space, (), max(options.width, 128), options.depth, scale=scale, use_time=on_grid
+        target.space, (), max(options.width, 128), options.depth, scale=scale, use_time=use_time
     )
 
     def init(key: jax.Array) -> Any:
@@ -247,16 +246,15 @@ def _objective(
     if options.objective == "weighted":
         return weighted_objective(process, networks.generator, site_energies_fn=site_energies_fn)
     proposal = reference_posterior(process.path)
-    plain = snis_objective(
-        process,
-        networks.generator,
-        proposal,
-        psi_fn,
-        num_proposals=options.num_proposals,
-        site_energies_fn=site_energies_fn,
-    )
     if options.objective == "snis":
-        return plain
+        return snis_objective(
+            process,
+            networks.generator,
+            proposal,
+            psi_fn,
+            num_proposals=options.num_proposals,
+            site_energies_fn=site_energies_fn,
+        )
 
     def step_fn(t: jax.Array, iteration: jax.Array) -> jax.Array:
         return jnp.asarray(options.bootstrap_step)

@@ -78,7 +78,18 @@ def test_recipe_runs(name, changes, tmp_path):
     assert report["num_nonfinite"] == 0
 
 
-@pytest.mark.parametrize(("name", "value"), [("noise", 0.0), ("power", 0.5), ("bootstrap_step", -1.0)])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("noise", 0.0),
+        ("power", 0.5),
+        ("power", float("inf")),
+        ("power", float("nan")),
+        ("bootstrap_step", -1.0),
+        ("min_ess_fraction", 1.0),
+        ("refresh", -1),
+    ],
+)
 def test_bad_numbers_are_refused(name, value, tmp_path):
     options = options_module.ThreeModesOptions(out=tmp_path, **{name: value})
     with pytest.raises(ValueError, match=name):

@@ -118,6 +118,9 @@ def test_a_flow_can_be_amortised_and_evidence_given():
     assert process.is_deterministic
     assert rollout.x[0].shape == (1,)
     assert np.isfinite(rollout.log_weight)
+    assert not grid_sampler(process, COARSE).is_reversal
+    for sampler in (grid_sampler(process_of(), COARSE), first_hitting_sampler(process_of())):
+        assert sampler.is_reversal  # as that of the masked process within
     given = condition(process_of(), jnp.array([3, 1, 3], jnp.int32))
     rollout = first_hitting_sampler(given).sample(jax.random.key(0), garbage(given))
     assert int(rollout.x[1][1]) == 1

@@ -334,3 +334,15 @@ def test_leaves_sweep_without_retracing():
 def test_arguments_are_checked(make, name):
     with pytest.raises(ValueError, match=rf"^{name}:"):
         make()
+
+
+@pytest.mark.parametrize(
+    "target", [SpinGlass.plus_minus(10, 8.0), SpinGlass.plus_minus(12, 0.5), Potts(7, 3, 30.0)], ids=str
+)
+def test_out_of_reach_is_unknown_and_not_an_error(target):
+    """Too cold for float64, or too wide: a run on such a target is to end with a report that says so."""
+    assert target.log_z is None
+    assert target.mean_energy is None
+    assert target.energy_std is None
+    if isinstance(target, SpinGlass):
+        assert target.sample(jax.random.key(0), 5) is None

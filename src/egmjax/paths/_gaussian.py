@@ -136,7 +136,10 @@ class GaussianPath(Path):
     def angle(self, t: Scalar) -> Angle:
         """How far the rotation from noise to data has come at `t`."""
         alpha, sigma = self.coefficients(t)
-        return self._angle(alpha, sigma)
+        root = jnp.sqrt(self._reference_variance(alpha, sigma))
+        # broadcast: with a scale for each coordinate sigma alone has no shape
+        sin, cos = jnp.broadcast_arrays(alpha * self.scale / root, sigma / root)
+        return Angle(sin, cos, jnp.arctan2(sin, cos))
 
     def angular_speed(self, t: Scalar) -> jax.Array:
         """`d theta / dt = (alpha' sigma - alpha sigma') scale / V`."""
@@ -181,24 +184,12 @@ class GaussianPath(Path):
         gain = alpha * self.scale / (sigma * jnp.sqrt(variance))
         return -(xt - alpha * self.mean) / variance + gain * residual
 
-    def residual(self, score: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
-        """The inverse of `score`: the residual whose score that is, infinite where `alpha = 0`."""
-        alpha, sigma = self.coefficients(t)
-        root = jnp.sqrt(self._reference_variance(alpha, sigma))
-        return sigma / (alpha * self.scale) * (root * score + self.standardize(xt, t))
-
     @property
     def _scale2(self) -> jax.Array:
         return jnp.square(jnp.asarray(self.scale, dtype=float))
 
     def _reference_variance(self, alpha: jax.Array, sigma: jax.Array) -> jax.Array:
         return alpha**2 * self._scale2 + sigma**2
-
-    def _angle(self, alpha: jax.Array, sigma: jax.Array) -> Angle:
-        root = jnp.sqrt(self._reference_variance(alpha, sigma))
-        # broadcast: with a scale for each coordinate sigma alone has no shape
-        sin, cos = jnp.broadcast_arrays(alpha * self.scale / root, sigma / root)
-        return Angle(sin, cos, jnp.arctan2(sin, cos))
 
     def _reference_posterior(self, xt: jax.Array, t: Scalar, r: Scalar) -> tuple[jax.Array, jax.Array]:
         c, v = self.chain(t, r)

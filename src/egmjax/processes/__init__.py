@@ -9,6 +9,7 @@ from ._condition import condition
 from ._diffusion import DiffusionProcess
 from ._flow import FlowProcess
 from ._gaussian import GaussianProcess
+from ._jump import JumpProcess
 from ._masked import MaskedProcess
 from ._mixture import MixtureProcess
 from ._product import ProductProcess
@@ -19,6 +20,7 @@ __all__ = [
     "DiffusionProcess",
     "FlowProcess",
     "GaussianProcess",
+    "JumpProcess",
     "MaskedProcess",
     "MixtureProcess",
     "PredictFn",

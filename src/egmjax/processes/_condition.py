@@ -41,7 +41,7 @@ def condition(process: Process, evidence: Any) -> Process:
     if evidence is None:
         return process
     if isinstance(process, MaskedProcess):
-        return dataclasses.replace(process, masked=dataclasses.replace(process.masked, evidence=evidence))
+        return dataclasses.replace(process, mixture=dataclasses.replace(process.mixture, evidence=evidence))
     if isinstance(process, AmortizedProcess):
         return dataclasses.replace(process, process=condition(process.process, evidence))
     if not isinstance(process, ProductProcess):

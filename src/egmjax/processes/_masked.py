@@ -13,22 +13,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
-from .._pytree import frozen_pytree, static
+from .._pytree import frozen_pytree
 from ..generators import Jump
 from ..losses import cross_entropy
 from ..paths import MaskedPath
 from ..paths._base import Scalar, check_times, is_one
 from ..paths._masked import _nonzero
-from ._base import PredictFn, Process
+from ._base import PredictFn
+from ._jump import JumpProcess
 
 
 @frozen_pytree
-class MaskedProcess(Process):
+class MaskedProcess(JumpProcess):
     """The generative jump process of a `MaskedPath`.
 
     `weighting` of the divergence: "rate" multiplies each site's cross-entropy by its hazard, which is the
@@ -36,23 +36,11 @@ class MaskedProcess(Process):
     (`paths.Ordered`) need; "uniform" counts every masked site once.
     """
 
-    masked: MaskedPath
-    weighting: Literal["rate", "uniform"] = static(default="rate")
-
-    def __post_init__(self) -> None:
-        if self.weighting not in ("rate", "uniform"):
-            raise ValueError(f'weighting: expected "rate" or "uniform", got {self.weighting!r}')
+    mixture: MaskedPath
 
     @property
     def path(self) -> MaskedPath:
-        return self.masked
-
-    @property
-    def is_reversal(self) -> bool:
-        return True
-
-    def prediction_shape(self) -> tuple[int, ...]:
-        return (self.path.sites, self.path.num_states)
+        return self.mixture
 
     def target(self, xt: jax.Array, xr: jax.Array, t: Scalar, r: Scalar = 1.0) -> jax.Array:
         """`(1-kappa_t)/(kappa_r-kappa_t) 1{x_r} - (1-kappa_r)/(kappa_r-kappa_t) 1{x_t}`, `[sites, S]`.
@@ -71,16 +59,6 @@ class MaskedProcess(Process):
         gap = kappa_r - kappa_t
         moved = ((1.0 - kappa_t) * later - (1.0 - kappa_r) * now) / _nonzero(gap)
         return jnp.where(gap > 0, moved, now)
-
-    def weighted_target(
-        self, weights: jax.Array, xt: jax.Array, xr: jax.Array, t: Scalar, r: Scalar = 1.0
-    ) -> jax.Array:
-        """A target is linear in the indicators of `xr`: sums those, one symbol at a time, and never stores them."""
-        if not is_one(r):
-            return super().weighted_target(weights, xt, xr, t, r)
-        counted = [weights @ (xr == s).astype(weights.dtype) for s in range(1, self.path.num_states)]
-        first = jnp.sum(weights) - sum(counted)
-        return jnp.stack([first, *counted], axis=-1)
 
     def conditional_target(
         self, xt: jax.Array, x1: jax.Array, t: Scalar, site_logits: jax.Array
@@ -135,11 +113,6 @@ class MaskedProcess(Process):
         symbols = jax.random.categorical(key_symbol, logits, axis=-1).astype(xt.dtype)
         xs = jnp.where((xt == self.path.mask) & reveal, symbols, xt)
         return xs, self._revealed(xt, xs, logits)
-
-    def backward(
-        self, key: jax.Array, xs: jax.Array, predict_fn: PredictFn, t: Scalar, s: Scalar
-    ) -> jax.Array:
-        return self.path.sample(key, xs, t, s)
 
     def increment(
         self, key: jax.Array, xt: jax.Array, xs: jax.Array, predict_fn: PredictFn, t: Scalar, s: Scalar

@@ -12,22 +12,21 @@ step. `f = 0` is the reference: weights of exactly one.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import jax
 import jax.numpy as jnp
 
-from .._pytree import frozen_pytree, static
+from .._pytree import frozen_pytree
 from ..generators import Jump
 from ..losses import cross_entropy
 from ..paths import MixturePath
 from ..paths._base import Scalar, check_times, is_one
 from ..paths._masked import _log, _nonzero
-from ._base import PredictFn, Process
+from ._base import PredictFn
+from ._jump import JumpProcess
 
 
 @frozen_pytree
-class MixtureProcess(Process):
+class MixtureProcess(JumpProcess):
     """The generative jump process of a `MixturePath`.
 
     `weighting` of the divergence: "rate" is the generalised KL divergence of the rates, whose integral over `t`
@@ -35,22 +34,10 @@ class MixtureProcess(Process):
     """
 
     mixture: MixturePath
-    weighting: Literal["rate", "uniform"] = static(default="rate")
-
-    def __post_init__(self) -> None:
-        if self.weighting not in ("rate", "uniform"):
-            raise ValueError(f'weighting: expected "rate" or "uniform", got {self.weighting!r}')
 
     @property
     def path(self) -> MixturePath:
         return self.mixture
-
-    @property
-    def is_reversal(self) -> bool:
-        return True
-
-    def prediction_shape(self) -> tuple[int, ...]:
-        return (self.path.sites, self.path.num_states)
 
     def target(self, xt: jax.Array, xr: jax.Array, t: Scalar, r: Scalar = 1.0) -> jax.Array:
         """The column `x_r` of the inverse bridge, `[sites, S]`; one-hot `x_1` at `r=1`.
@@ -115,11 +102,6 @@ class MixtureProcess(Process):
         logits = gain + _log(self.path.likelihood(xt, t, s))
         xs = jax.random.categorical(key, logits, axis=-1).astype(xt.dtype)
         return xs, self._moved(xt, xs, gain)
-
-    def backward(
-        self, key: jax.Array, xs: jax.Array, predict_fn: PredictFn, t: Scalar, s: Scalar
-    ) -> jax.Array:
-        return self.path.sample(key, xs, t, s)
 
     def increment(
         self, key: jax.Array, xt: jax.Array, xs: jax.Array, predict_fn: PredictFn, t: Scalar, s: Scalar

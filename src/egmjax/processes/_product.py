@@ -72,12 +72,8 @@ class ProductProcess(Process):
         return sum(p.endpoint_log_prob(y, b, x, t) for p, y, b, x in parts)  # type: ignore[return-value]
 
     def divergence(self, target: Any, prediction: Any, xt: Any, t: Scalar) -> jax.Array:
-        return sum(self.component_divergences(target, prediction, xt, t))  # type: ignore[return-value]
-
-    def component_divergences(self, target: Any, prediction: Any, xt: Any, t: Scalar) -> list[jax.Array]:
-        """The summands of `divergence`, in the order of the components."""
         parts = zip(self.processes, target, prediction, xt)
-        return [p.divergence(a, b, x, t) for p, a, b, x in parts]
+        return sum(p.divergence(a, b, x, t) for p, a, b, x in parts)  # type: ignore[return-value]
 
     def generator(self, prediction: Any, xt: Any, t: Scalar) -> Generator:
         return tuple(p.generator(b, x, t) for p, b, x in zip(self.processes, prediction, xt))

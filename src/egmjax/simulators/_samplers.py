@@ -168,7 +168,7 @@ def _amortized(given: GivenPath, sampler: Sampler) -> Sampler:
     def log_weight(key: jax.Array, predict_fn: PredictFn, x1: Any) -> jax.Array:
         return sampler.log_weight(key, at_condition(predict_fn, x1[0]), x1[1])
 
-    return Sampler(sample, log_weight, sampler.num_steps)
+    return Sampler(sample, log_weight, sampler.num_steps, sampler.is_reversal)
 
 
 def _start(path: Any, key: jax.Array, xt: Any) -> tuple[Any, jax.Array]:

@@ -22,6 +22,7 @@ from ._clamped import clamped_log_mean, clamped_sample
 from ._ising import Ising
 from ._potts import Potts
 from ._spin_glass import SpinGlass
+from ._torus_transfer import OutOfReachError
 
 __all__ = ["Conditioned", "conditioned"]
 
@@ -86,7 +87,7 @@ class Conditioned(Target):
             return None
         try:
             log_mean = clamped_log_mean(self.base, self._masked)
-        except ValueError:
+        except OutOfReachError:
             return None
         return log_mean + len(self.free[0]) * math.log(self.base.space.num_states)
 
@@ -96,7 +97,7 @@ class Conditioned(Target):
             return None
         try:
             full = clamped_sample(key, self.base, self._masked, num_samples)
-        except ValueError:
+        except OutOfReachError:
             return None
         return jax.vmap(self.split)(full)
 

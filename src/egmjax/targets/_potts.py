@@ -19,21 +19,21 @@ import numpy as np
 from .._pytree import frozen_pytree, static
 from ..states import Categorical
 from . import _torus_transfer as transfer
-from ._base import Target
 from ._cluster_sample import NUM_CHAINS, cluster_sample
+from ._torus_target import TorusTarget
 
 __all__ = ["Potts"]
 
 
 @frozen_pytree
-class Potts(Target):
+class Potts(TorusTarget):
     """The Potts torus of `num_states` symbols at inverse temperature `beta`, with coupling `J`.
 
     `length` and `num_states` are static; `beta` and `coupling` are scalar leaves and may be traced for
     `energy`. The exact knowledge needs concrete leaves and `q^(2L-1) <= 2^21`: up to `L = 11` for two states,
-    7 for three, 5 for four and five, 4 up to eight, 3 up to eighteen. It raises `ValueError` where weights
-    leave the range of float64, at `beta J` above 18 for `length` 7. Raises `ValueError` for `length < 3`,
-    where a torus has double bonds, and for `num_states < 2`.
+    7 for three, 5 for four and five, 4 up to eight, 3 up to eighteen. It is `None` where weights leave the
+    range of float64, at `beta J` above 18 for `length` 7. Raises `ValueError` for `length < 3`, where a torus
+    has double bonds, and for `num_states < 2`.
     """
 
     length: int = static()
@@ -67,24 +67,6 @@ class Potts(Target):
         counts = sum(jnp.roll(grid, shift, axis) for shift in (1, -1) for axis in (0, 1))
         return -self.beta * (self.coupling * jnp.asarray(counts).reshape(-1, self.num_states))
 
-    @property
-    def log_z(self) -> float | None:
-        """Exact by the transfer matrix where `q^(2L-1) <= 2^21`; else `None`."""
-        moments = self._moments
-        return None if moments is None else moments[0]
-
-    @property
-    def mean_energy(self) -> float | None:
-        """Exact mean of `energy`, in units of kT, where `q^(2L-1) <= 2^21`; else `None`."""
-        moments = self._moments
-        return None if moments is None else moments[1]
-
-    @property
-    def energy_std(self) -> float | None:
-        """Exact standard deviation of `energy`, in units of kT, where `q^(2L-1) <= 2^21`; else `None`."""
-        moments = self._moments
-        return None if moments is None else moments[2]
-
     def sample(self, key: jax.Array, num_samples: int) -> jax.Array | None:
         """`num_samples` draws, int32 `[num_samples, L * L]`; `None` where no sampler is trusted.
 
@@ -95,9 +77,9 @@ class Potts(Target):
         then have correlation .01 at `L = 24` for three states, .01 and .06 at 16 and 24 for four. More states
         change phase abruptly, which cluster moves cross slowly.
         """
-        if self._is_solved:
-            rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel().tolist())
-            return jnp.asarray(transfer.sample(rng, self._torus, num_samples).reshape(num_samples, -1))
+        exact = super().sample(key, num_samples)
+        if exact is not None:
+            return exact
         k = float(self.beta) * float(self.coupling)
         if self.num_states > 4 or k <= 0:
             return None
@@ -125,10 +107,6 @@ class Potts(Target):
     @property
     def _is_solved(self) -> bool:
         return self.num_states ** (2 * self.length - 1) <= transfer.MAX_ENTRIES
-
-    @property
-    def _moments(self) -> tuple[float, float, float] | None:
-        return transfer.moments(self._torus) if self._is_solved else None
 
     @property
     def _torus(self) -> transfer.Torus:

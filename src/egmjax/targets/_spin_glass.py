@@ -18,8 +18,8 @@ import numpy as np
 from .._pytree import frozen_pytree, static
 from ..states import Categorical
 from . import _torus_transfer as transfer
-from ._base import Target
 from ._ising import magnetization
+from ._torus_target import TorusTarget
 
 __all__ = ["SpinGlass"]
 
@@ -27,14 +27,14 @@ MAX_LENGTH = 10
 
 
 @frozen_pytree
-class SpinGlass(Target):
+class SpinGlass(TorusTarget):
     """Pairwise spins at inverse temperature `beta` with couplings and fields `[L, L]`, or scalars for all.
 
     `length` is static, the rest are leaves and may be traced for `energy`. The exact knowledge is computed on
     the host from their values, for `length <= 10`, so it needs concrete leaves: numpy float64 is taken in
-    full. It raises `ValueError` where weights leave the range of float64, at `beta` about 6 for `length` 10
-    and couplings +-1. Raises `ValueError` for `length < 3`, where a torus has double bonds, and for couplings
-    or fields of another shape.
+    full. It is `None` where weights leave the range of float64, at `beta` about 6 for `length` 10 and couplings
+    +-1, and takes about a second at 10. Raises `ValueError` for `length < 3`, where a torus has double bonds,
+    and for couplings or fields of another shape.
     """
 
     length: int = static()
@@ -100,37 +100,6 @@ class SpinGlass(Target):
         return jnp.stack([local_field, -local_field], axis=-1)
 
     @property
-    def log_z(self) -> float | None:
-        """Exact for `length <= 10`, else `None`: a transfer matrix, about a second at 10, cached."""
-        moments = self._moments
-        return None if moments is None else moments[0]
-
-    @property
-    def mean_energy(self) -> float | None:
-        """Exact mean of `energy`, in units of kT, for `length <= 10`; else `None`."""
-        moments = self._moments
-        return None if moments is None else moments[1]
-
-    @property
-    def energy_std(self) -> float | None:
-        """Exact standard deviation of `energy`, in units of kT, for `length <= 10`; else `None`.
-
-        Its square has the rounding error of the mean square, 1e-16 of it.
-        """
-        moments = self._moments
-        return None if moments is None else moments[2]
-
-    def sample(self, key: jax.Array, num_samples: int) -> jax.Array | None:
-        """`num_samples` independent exact draws, int32 `[num_samples, L * L]`; `None` for `length > 10`.
-
-        By the transfer matrix in float64 on the host, seeded from `key`, for any couplings and fields.
-        """
-        if self.length > MAX_LENGTH:
-            return None
-        rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel().tolist())
-        return jnp.asarray(transfer.sample(rng, self._torus, num_samples).reshape(num_samples, -1))
-
-    @property
     def observables(self) -> Mapping[str, Callable[[jax.Array], jax.Array]]:
         """`magnetization`: the mean spin in `[-1, 1]`; `abs_magnetization`: its absolute value."""
         return {"magnetization": magnetization, "abs_magnetization": lambda x: jnp.abs(magnetization(x))}
@@ -141,8 +110,8 @@ class SpinGlass(Target):
         return not np.any(np.asarray(self.field))
 
     @property
-    def _moments(self) -> tuple[float, float, float] | None:
-        return transfer.moments(self._torus) if self.length <= MAX_LENGTH else None
+    def _is_solved(self) -> bool:
+        return self.length <= MAX_LENGTH
 
     @property
     def _torus(self) -> transfer.Torus:

@@ -26,13 +26,17 @@ import numpy as np
 
 from ._ising_transfer import _choose
 
-__all__ = ["MAX_ENTRIES", "Torus", "log_sum", "moments", "sample", "site_probs"]
+__all__ = ["MAX_ENTRIES", "OutOfReachError", "Torus", "log_sum", "moments", "sample", "site_probs"]
 
 MAX_ENTRIES = 2**21  # of one G_k: 16 MB
 MAX_SPREAD = 650.0
 CHUNK_ENTRIES = 2**19  # of the conditional laws that are drawn from at once
 
 Series: TypeAlias = list[np.ndarray]  # Taylor coefficients at 1 in the inverse temperature
+
+
+class OutOfReachError(ValueError):
+    """A model with too many patterns in a row, or so cold that its weights leave the range of float64."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -147,13 +151,13 @@ class _Chain(NamedTuple):
 def _chain(torus: Torus, xt: np.ndarray, order: int) -> _Chain:
     """The chain of `torus` clamped to `xt`, with series up to `order`.
 
-    Raises `ValueError` where it has too many patterns or spans too many units of kT.
+    Raises `OutOfReachError` where it has too many patterns or spans too many units of kT.
     """
     rows, columns, num_states = torus.field.shape
     free = np.sum(xt == num_states, axis=1)
     anchor = int(free.argmin())
     if num_states ** int(free.max() + free.min()) > MAX_ENTRIES:
-        raise ValueError(
+        raise OutOfReachError(
             f"xt: {free.max()} and {free.min()} masked sites in the fullest and emptiest row are too many, "
             f"{num_states} ** (their sum) may be {MAX_ENTRIES} at most"
         )
@@ -183,7 +187,7 @@ def _chain(torus: Torus, xt: np.ndarray, order: int) -> _Chain:
         logs += [top, blocks[0][1], blocks[1][1]]
     spread = 2 * max(row_ranges) + 3 * max(link_ranges)
     if not spread <= MAX_SPREAD:
-        raise ValueError(
+        raise OutOfReachError(
             f"target: couplings and fields span {spread:.0f} kT over a few rows, "
             f"float64 sums hold {MAX_SPREAD:.0f}"
         )

@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..estimators import DEFAULT_CHUNK, PsiFn, snis
+from ..estimators import DEFAULT_CHUNK, PsiFn, SNISEstimate, snis
 from ..losses import linex, squared_error
 from ..paths import Path
 from ..processes import Process
@@ -28,9 +28,8 @@ from ..proposals import Proposal
 
 ApplyFn = Callable[[Any, Any, jax.Array], Any]  # (params, xt, t) -> raw prediction, one state
 PsiApplyFn = Callable[[Any, Any, Any], jax.Array]  # (params, x, t) -> learned psi, a scalar, one state
-MAX_LOG_RATIO = (
-    3.0  # unnormalised weights are capped at exp(3): a state whose psi is badly known must not dominate
-)
+# unnormalised weights are capped at exp(3): a state whose psi is badly known must not dominate
+MAX_LOG_RATIO = 3.0
 
 
 class Examples(NamedTuple):
@@ -112,37 +111,16 @@ def snis_objective(
     a finite energy get weight zero. Raises `ValueError` where a learned psi is needed and missing, for
     `num_proposals < 1`, or for `site_energies_fn` together with `step_fn`.
     """
-    path = process.path
-    if num_proposals < 1:
-        raise ValueError(f"num_proposals: at least 1, got {num_proposals}")
     if psi_apply_fn is None and (step_fn is not None or not self_normalized):
         raise ValueError("psi_apply_fn: needed for bootstrapping and for unnormalised weights")
     if step_fn is not None and site_energies_fn is not None:
         raise ValueError("site_energies_fn: one-site conditionals are known at r=1 only, not with step_fn")
+    estimates = _estimates(
+        process, proposal, psi_fn, num_proposals, chunk_size, psi_apply_fn, step_fn, site_energies_fn
+    )
 
     def examples(key: jax.Array, context: Context, x1: Any, t: jax.Array) -> tuple[Examples, dict]:
-        key_path, key_snis = jax.random.split(key)
-        xt = jax.vmap(path.sample)(jax.random.split(key_path, t.shape[0]), x1, t)
-        where = proposal if isinstance(proposal, Proposal) else proposal(context.params)
-        psi = _psi_at_any_time(path, psi_fn, psi_apply_fn if step_fn else None, context)
-
-        def estimate(key_i: jax.Array, x: Any, ti: jax.Array) -> Any:
-            return snis(
-                key_i,
-                x,
-                ti,
-                1.0 if step_fn is None else jnp.minimum(ti + step_fn(ti, context.iteration), 1.0),
-                process=process,
-                proposal=where,
-                psi_fn=psi,
-                num_proposals=num_proposals,
-                chunk_size=chunk_size,
-                site_logits_fn=None
-                if site_energies_fn is None
-                else lambda x: -context.temper * site_energies_fn(x),
-            )
-
-        result = jax.vmap(estimate)(jax.random.split(key_snis, t.shape[0]), xt, t)
+        xt, result = estimates(key, context, x1, t)
         weight = (result.info.ess > 0).astype(t.dtype)
         if not self_normalized:
             assert psi_apply_fn is not None
@@ -173,34 +151,13 @@ def psi_objective(
     `E[y]`, which is low by Jensen's inequality, most where ESS is small. `step_fn` bootstraps the label with the
     averaged parameters, as in `snis_objective`. Raises `ValueError` for `num_proposals < 1` or another divergence.
     """
-    path = process.path
-    if num_proposals < 1:
-        raise ValueError(f"num_proposals: at least 1, got {num_proposals}")
     if divergence not in ("linex", "squared"):
         raise ValueError(f'divergence: expected "linex" or "squared", got {divergence!r}')
     distance = linex if divergence == "linex" else squared_error
+    estimates = _estimates(process, proposal, psi_fn, num_proposals, chunk_size, psi_apply_fn, step_fn)
 
     def examples(key: jax.Array, context: Context, x1: Any, t: jax.Array) -> tuple[Examples, dict]:
-        key_path, key_snis = jax.random.split(key)
-        xt = jax.vmap(path.sample)(jax.random.split(key_path, t.shape[0]), x1, t)
-        where = proposal if isinstance(proposal, Proposal) else proposal(context.params)
-        psi = _psi_at_any_time(path, psi_fn, psi_apply_fn if step_fn else None, context)
-
-        def estimate(key_i: jax.Array, x: Any, ti: jax.Array) -> Any:
-            r = 1.0 if step_fn is None else jnp.minimum(ti + step_fn(ti, context.iteration), 1.0)
-            return snis(
-                key_i,
-                x,
-                ti,
-                r,
-                process=process,
-                proposal=where,
-                psi_fn=psi,
-                num_proposals=num_proposals,
-                chunk_size=chunk_size,
-            )
-
-        result = jax.vmap(estimate)(jax.random.split(key_snis, t.shape[0]), xt, t)
+        xt, result = estimates(key, context, x1, t)
         usable = result.info.ess > 0
         label = jnp.where(usable, result.log_normalizer, 0.0)
         return Examples(xt, t, label, usable.astype(t.dtype)), _weight_info(result, num_proposals)
@@ -283,6 +240,49 @@ def _divergence(process: Process, apply_fn: ApplyFn, weight_fn: Callable) -> Cal
     return loss
 
 
+def _estimates(
+    process: Process,
+    proposal: Proposal | Callable[[Any], Proposal],
+    psi_fn: PsiFn,
+    num_proposals: int,
+    chunk_size: int,
+    psi_apply_fn: PsiApplyFn | None,
+    step_fn: Callable[[jax.Array, jax.Array], jax.Array] | None,
+    site_energies_fn: Callable[[Any], jax.Array] | None = None,
+) -> Callable[[jax.Array, Context, Any, jax.Array], tuple[Any, SNISEstimate]]:
+    """`(key, context, x1, t) -> (xt, estimate)`: a batch noised to its times, and `snis` at each of its states."""
+    path = process.path
+    if num_proposals < 1:
+        raise ValueError(f"num_proposals: at least 1, got {num_proposals}")
+
+    def estimates(key: jax.Array, context: Context, x1: Any, t: jax.Array) -> tuple[Any, SNISEstimate]:
+        key_path, key_snis = jax.random.split(key)
+        xt = jax.vmap(path.sample)(jax.random.split(key_path, t.shape[0]), x1, t)
+        where = proposal if isinstance(proposal, Proposal) else proposal(context.params)
+        psi = _psi_at_any_time(path, psi_fn, psi_apply_fn if step_fn else None, context)
+        site_logits_fn = None
+        if site_energies_fn is not None:
+            site_logits_fn = lambda x: -context.temper * site_energies_fn(x)  # noqa: E731
+
+        def estimate(key_i: jax.Array, x: Any, ti: jax.Array) -> SNISEstimate:
+            return snis(
+                key_i,
+                x,
+                ti,
+                1.0 if step_fn is None else jnp.minimum(ti + step_fn(ti, context.iteration), 1.0),
+                process=process,
+                proposal=where,
+                psi_fn=psi,
+                num_proposals=num_proposals,
+                chunk_size=chunk_size,
+                site_logits_fn=site_logits_fn,
+            )
+
+        return xt, jax.vmap(estimate)(jax.random.split(key_snis, t.shape[0]), xt, t)
+
+    return estimates
+
+
 def _psi_at_any_time(path: Path, psi_fn: PsiFn, psi_apply_fn: PsiApplyFn | None, context: Context) -> PsiFn:
     """The tempered `psi` of the energy at `r = 1`, the learned one before, where there is one."""
 
@@ -299,7 +299,7 @@ def _psi_at_any_time(path: Path, psi_fn: PsiFn, psi_apply_fn: PsiApplyFn | None,
     return either
 
 
-def _weight_info(result: Any, num_proposals: int) -> dict[str, jax.Array]:
+def _weight_info(result: SNISEstimate, num_proposals: int) -> dict[str, jax.Array]:
     return {
         "snis_ess": jnp.mean(result.info.ess) / num_proposals,
         "snis_largest_weight": jnp.mean(result.info.largest_weight),

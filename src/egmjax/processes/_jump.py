@@ -1,0 +1,51 @@
+"""What jump processes on a mixture path share: predictions, the weighting of their divergence, backward kernel."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from .._pytree import frozen_pytree, static
+from ..paths import MaskedPath, MixturePath
+from ..paths._base import Scalar, is_one
+from ._base import PredictFn, Process
+
+
+@frozen_pytree
+class JumpProcess(Process):
+    """Sites that jump on their own given the state, backwards as the path's noising chain has it.
+
+    `weighting` of the divergence: "rate" is that of the rates, "uniform" counts all sites alike. Raises `ValueError`
+    for another one.
+    """
+
+    mixture: MaskedPath | MixturePath
+    weighting: Literal["rate", "uniform"] = static(default="rate")
+
+    def __post_init__(self) -> None:
+        if self.weighting not in ("rate", "uniform"):
+            raise ValueError(f'weighting: expected "rate" or "uniform", got {self.weighting!r}')
+
+    @property
+    def is_reversal(self) -> bool:
+        return True
+
+    def prediction_shape(self) -> tuple[int, ...]:
+        return (self.mixture.sites, self.mixture.num_states)
+
+    def weighted_target(
+        self, weights: jax.Array, xt: jax.Array, xr: jax.Array, t: Scalar, r: Scalar = 1.0
+    ) -> jax.Array:
+        """At `r = 1` the indicators of `xr`, summed one symbol at a time and never stored."""
+        if not is_one(r):
+            return super().weighted_target(weights, xt, xr, t, r)
+        counted = [weights @ (xr == y).astype(weights.dtype) for y in range(1, self.mixture.num_states)]
+        first = jnp.sum(weights) - sum(counted)
+        return jnp.stack([first, *counted], axis=-1)
+
+    def backward(
+        self, key: jax.Array, xs: jax.Array, predict_fn: PredictFn, t: Scalar, s: Scalar
+    ) -> jax.Array:
+        return self.mixture.sample(key, xs, t, s)
