@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import _torus_transfer as transfer
+from ._host import host_generator
 from ._ising import Ising
 from ._potts import Potts
 from ._spin_glass import SpinGlass
@@ -62,7 +63,7 @@ def clamped_sample(key: jax.Array, target: Ising | SpinGlass | Potts, xt: Any, n
     operations for each draw.
     """
     torus, grid = _model(target, xt)
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel().tolist())
+    rng = host_generator(key)
     return jnp.asarray(transfer.sample(rng, torus, num_samples, grid).reshape(num_samples, -1))
 
 

@@ -20,6 +20,7 @@ from . import _ising_exact as exact
 from . import _ising_transfer as transfer
 from ._base import Target
 from ._cluster_sample import NUM_CHAINS, cluster_sample
+from ._host import host_generator
 from ._torus_transfer import Torus
 
 __all__ = ["Ising"]
@@ -137,7 +138,7 @@ class Ising(Target):
         """
         k, b = self._reduced
         if self.length <= transfer.MAX_LENGTH:
-            rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel().tolist())
+            rng = host_generator(key)
             return jnp.asarray(transfer.transfer_sample(rng, num_samples, self.length, k, b))
         if b != 0 or k <= 0:
             return None

@@ -34,6 +34,7 @@ from .._pytree import frozen_pytree
 from ..states import Categorical, Real
 from ._base import Target
 from ._enumeration import enumerate_states
+from ._host import host_generator
 from ._mean_free import mean_free_positions, pair_distances
 from ._star_rejection import StarProposal, star_proposal, star_sample
 
@@ -105,7 +106,7 @@ class JointDW4(Target):
         remaining three pairs (`_star_rejection.py`). Runs on the host in float64, seeded from `key`; one
         proposal in 31 is accepted, 40 microseconds for each draw.
         """
-        rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel().tolist())
+        rng = host_generator(key)
         y, tau = star_sample(rng, _proposal(), num_samples)
         return jnp.asarray(y, float), jnp.asarray(tau, jnp.int32)
 

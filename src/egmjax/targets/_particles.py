@@ -22,6 +22,7 @@ import numpy as np
 from .._pytree import frozen_pytree
 from ..states import Real
 from ._base import Target
+from ._host import host_generator
 from ._mean_free import mean_free_positions, pair_distances
 from ._star_rejection import StarProposal, star_proposal, star_sample
 
@@ -66,7 +67,7 @@ class DW4(Target):
         Runs on the host in float64, seeded from `key`; one proposal in 464 is accepted, .4 milliseconds a
         draw.
         """
-        rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel().tolist())
+        rng = host_generator(key)
         return jnp.asarray(star_sample(rng, _proposal(), num_samples)[0], float)
 
     @property

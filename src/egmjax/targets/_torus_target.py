@@ -7,11 +7,11 @@ from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from .._pytree import frozen_pytree
 from . import _torus_transfer as transfer
 from ._base import Target
+from ._host import host_generator
 
 __all__ = ["TorusTarget"]
 
@@ -48,7 +48,7 @@ class TorusTarget(Target):
 
     def sample(self, key: jax.Array, num_samples: int) -> jax.Array | None:
         """Independent exact draws, int32 `[num_samples, R * C]`, seeded from `key`; `None` out of reach."""
-        rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel().tolist())
+        rng = host_generator(key)
         draws = self._solve(lambda torus: transfer.sample(rng, torus, num_samples))
         return None if draws is None else jnp.asarray(draws.reshape(num_samples, -1))
 
