@@ -4,7 +4,8 @@
 
 Roll-outs draw `beta` uniformly from the range and then an any-order sample given it; the replay buffer normalises their
 weights within bins of `beta`. Afterwards log Z, mean energy and heat capacity come from the weighted samples at each
-of `--num-betas` temperatures, beside Kaufman's exact values. Writes `report.json`, `report.png` and `metrics.jsonl`.
+of `--num-betas` temperatures, beside Kaufman's exact values; `report.json` also has the distances of
+`benchmarks.train`, raw and weighted, from the exact laws. Writes `report.json`, `report.png` and `metrics.jsonl`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import tyro
 
 from egmjax import metrics
 from egmjax.estimators import psi_from_energy
-from egmjax.networks import LatticeNet
+from egmjax.networks import LatticeNet, ResidualMLP
 from egmjax.paths import GivenPath, MaskedPath
 from egmjax.processes import AmortizedProcess, MaskedProcess, at_condition
 from egmjax.simulators import Sampler, first_hitting_sampler
@@ -37,17 +38,18 @@ from egmjax.training import (
     linear_temper,
     make_trainer,
     replay_buffer,
-    weighted_objective,
     write_atomically,
 )
 
-from .report import clean
+from .options import ObjectiveOptions
+from .report import clean, compare
+from .setups import Networks, energies_of_an_example, make_objective
 
 CHUNK = 1_000  # roll-outs at a time
 
 
 @dataclass(kw_only=True)
-class AmortizedOptions:
+class AmortizedOptions(ObjectiveOptions):
     """Options of the run."""
 
     out: Path
@@ -63,7 +65,8 @@ class AmortizedOptions:
     num_samples: int = 10_000
     """Samples at each of them."""
     num_groups: int = 10
-    """Bins of beta within which the buffer normalises its weights."""
+    """Bins of beta within which the buffer normalises its weights (weighted only)."""
+    site_conditionals: bool = True
     iterations: int = 250
     """Training iterations; each rolls out the model once."""
     updates_per_iteration: int = 8
@@ -94,6 +97,7 @@ class Setup(NamedTuple):
     predict_fn: Callable[[Any], Callable[[Any, Any], jax.Array]]
     sampler: Sampler
     process: MaskedProcess
+    energies_per_iteration: int
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
@@ -101,13 +105,20 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     options = tyro.cli(AmortizedOptions, args=arguments, prog="python -m benchmarks.amortized")
     try:
         check(options)
-        setup = build(options)
         if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
             raise ValueError(f"out: {options.out} exists and is not empty")
         options.out.mkdir(parents=True, exist_ok=True)
+        build(options)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    return run(options)
+
+
+def run(options: AmortizedOptions) -> dict[str, Any]:
+    """Trains, evaluates, writes the folder `options.out`, prints the table and returns the report."""
+    setup = build(options)
+    options.out.mkdir(parents=True, exist_ok=True)
 
     def show(row: dict[str, float]) -> None:
         if row["iteration"] % max(1, options.iterations // 10) == 0:
@@ -126,6 +137,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     rows = evaluate(options, setup, result.state.ema_params)
     report: dict[str, Any] = {
         "rows": rows,
+        "energy_evaluations": options.iterations * setup.energies_per_iteration
+        + options.num_betas * options.num_samples,
         "seconds": {"compile": result.compile_seconds, "train": result.train_seconds},
         "config": {k: v for k, v in asdict(options).items() if k != "out"},
     }
@@ -177,8 +190,23 @@ def build(options: AmortizedOptions) -> Setup:
     network = LatticeNet(options.length, width=options.width, depth=options.depth, odd=True)
 
     def apply_fn(params: Any, x: Any, t: jax.Array) -> jax.Array:
-        return network.apply(params, x[1], t, standard(x[0]))  # type: ignore[return-value]
+        return network.apply(params["generator"], x[1], t, standard(x[0]))  # type: ignore[return-value]
 
+    # log-densities range over the whole energy, so their network takes the ordinary features of its state
+    psi_net = ResidualMLP(process.path.space, (), width=128, depth=options.depth)
+
+    def apply_psi(params: Any, x: Any, t: jax.Array) -> jax.Array:
+        return psi_net.apply(params["psi"], (standard(x[0]), x[1]), t)  # type: ignore[return-value]
+
+    def init_params(key: jax.Array) -> Any:
+        x0 = inner.path.sample_prior(key)
+        params = {"generator": network.init(key, x0, jnp.zeros(()), jnp.zeros((1,)))}
+        if options.objective == "bootstrap":
+            params["psi"] = psi_net.init(jax.random.fold_in(key, 1), (jnp.zeros((1,)), x0), jnp.zeros(()))
+        return params
+
+    networks = Networks(init_params, apply_fn, apply_psi)
+    objective = make_objective(options, process, networks, psi_fn, site_energies)
     num_updates = options.iterations * options.updates_per_iteration
     optimizer = optax.chain(
         optax.clip_by_global_norm(1.0),
@@ -187,12 +215,12 @@ def build(options: AmortizedOptions) -> Setup:
     trainer = make_trainer(
         process,
         first_hitting_sampler(process),
-        weighted_objective(process, apply_fn, site_energies_fn=site_energies),
+        objective,
         replay_buffer(
             options.buffer_rollouts * options.num_rollouts,
-            weighted=True,
-            group_fn=group,
-            num_groups=options.num_groups,
+            weighted=objective.weighted,
+            group_fn=group if objective.weighted else None,
+            num_groups=options.num_groups if objective.weighted else 1,
         ),
         psi_fn,
         apply_fn,
@@ -205,17 +233,17 @@ def build(options: AmortizedOptions) -> Setup:
 
     def init(seed: int) -> Any:
         key_network, key_train = jax.random.split(jax.random.key(seed))
-        x0 = inner.path.sample_prior(key_network)
-        params = network.init(key_network, x0, jnp.zeros(()), jnp.zeros((1,)))
-        return trainer.init(key_train, params)
+        return trainer.init(key_train, init_params(key_network))
 
     def predict_fn(params: Any) -> Callable[[Any, Any], jax.Array]:
         return lambda x, t: apply_fn(params, x, t)
 
-    return Setup(trainer, init, predict_fn, first_hitting_sampler(inner), inner)
+    for_each = energies_of_an_example(options, objective, process.path.space)
+    per_iteration = options.num_rollouts + options.updates_per_iteration * options.batch_size * for_each
+    return Setup(trainer, init, predict_fn, first_hitting_sampler(inner), inner, per_iteration)
 
 
-def evaluate(options: AmortizedOptions, setup: Setup, params: Any) -> list[dict[str, float]]:
+def evaluate(options: AmortizedOptions, setup: Setup, params: Any) -> list[dict[str, Any]]:
     """One row for each temperature: certified estimates with standard errors, and the exact values."""
 
     @jax.jit
@@ -225,15 +253,19 @@ def evaluate(options: AmortizedOptions, setup: Setup, params: Any) -> list[dict[
         psi_fn = psi_from_energy(target.energy, setup.process.path)
         rollouts = jax.vmap(lambda k: setup.sampler.sample(k, predict))(jax.random.split(key, CHUNK))
         psi = jax.vmap(lambda x: psi_fn(x, 1.0))(rollouts.x)
-        return jax.vmap(target.energy)(rollouts.x), psi + rollouts.log_weight
+        return rollouts.x, psi + rollouts.log_weight
 
     rows = []
     key = jax.random.fold_in(jax.random.key(options.seed), 2)
     for i, beta in enumerate(np.linspace(options.beta_low, options.beta_high, options.num_betas)):
         keys = jax.random.split(jax.random.fold_in(key, i), -(-options.num_samples // CHUNK))
         parts = [jax.device_get(roll_out(jnp.asarray(beta, dtype=float), k)) for k in keys]
-        energies, log_weight = (np.concatenate(a)[: options.num_samples] for a in zip(*parts))
-        rows.append({"beta": float(beta), **summarize(energies, log_weight), **exact(options.length, beta)})
+        x, log_weight = (np.concatenate(a)[: options.num_samples] for a in zip(*parts))
+        target = Ising(length=options.length, beta=float(beta))
+        energies = np.asarray(jax.vmap(target.energy)(jnp.asarray(x)))
+        entries, _ = compare(target, x, log_weight, None, key)
+        row = {"beta": float(beta), **summarize(energies, log_weight), **exact(options.length, beta)}
+        rows.append({**row, "metrics": entries})
     return rows
 
 
@@ -271,7 +303,7 @@ def exact(length: int, beta: float) -> dict[str, float]:
 QUANTITIES = ("log_z", "mean_energy", "heat_capacity")
 
 
-def table(rows: list[dict[str, float]]) -> str:
+def table(rows: list[dict[str, Any]]) -> str:
     """The rows as text: estimate, standard error, exact."""
     lines = [f"{'beta':>6}{'ESS':>7}" + "".join(f"{name + ' (error), exact':>33}" for name in QUANTITIES)]
     for row in rows:
@@ -283,7 +315,7 @@ def table(rows: list[dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
-def plot(rows: list[dict[str, float]], options: AmortizedOptions) -> Any:
+def plot(rows: list[dict[str, Any]], options: AmortizedOptions) -> Any:
     """Three curves over beta: certified estimates with two standard errors on the exact line."""
     from matplotlib.figure import Figure
 

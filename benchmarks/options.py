@@ -11,7 +11,26 @@ from typing import Any, Literal
 
 
 @dataclass(kw_only=True)
-class Options:
+class ObjectiveOptions:
+    """What the network learns from."""
+
+    objective: Literal["snis", "bootstrap", "weighted"] = "weighted"
+    """snis: regress on importance-sampled estimates of the generator (the EGM paper). bootstrap: the same at r < 1,
+    through a learned noised energy. weighted: regress on conditional generators of own samples drawn in
+    proportion to their importance weights."""
+    num_proposals: int = 512
+    """Importance-sampling proposals for each state (snis only)."""
+    num_bootstrap_proposals: int = 64
+    """The same, where each costs a call of the network of the noised energy (bootstrap only)."""
+    bootstrap_step: float = 0.2
+    """Step r - t of the bootstrapped target, cut off at r = 1 (bootstrap only)."""
+    site_conditionals: bool = False
+    """Learn from the law of each site given the others, softmax(-E(x[i <- s])), in place of drawn symbols
+    (not with bootstrap: the laws are known at r = 1 only)."""
+
+
+@dataclass(kw_only=True)
+class Options(ObjectiveOptions):
     """What every target shares."""
 
     out: Path
@@ -22,10 +41,6 @@ class Options:
     """Delete what --out holds and start anew."""
     seed: int = 0
     """Seed of all randomness: parameters, training, evaluation."""
-    objective: Literal["snis", "bootstrap", "weighted"] = "weighted"
-    """snis: regress on importance-sampled estimates of the generator (the EGM paper). bootstrap: the same at r < 1,
-    through a learned noised energy. weighted: regress on conditional generators of own samples drawn in
-    proportion to their importance weights."""
     iterations: int = 200
     """Training iterations; each rolls out the model once."""
     updates_per_iteration: int = 8
@@ -38,17 +53,10 @@ class Options:
     """Replay buffer, in iterations of roll-outs."""
     min_ess_fraction: float = 0.05
     """The exponent of the weights is lowered until the buffer has this ESS (weighted only)."""
-    num_proposals: int = 512
-    """Importance-sampling proposals for each state (snis and bootstrap)."""
-    bootstrap_step: float = 0.2
-    """Step r - t of the bootstrapped target, cut off at r = 1 (bootstrap only)."""
     refresh: int = 0
     """MCMC moves of the target on buffered states before they are learned from: above 0 the run learns from MCMC."""
     refresh_step: float = 0.05
     """Langevin step of these moves, in squared units of the real coordinates."""
-    site_conditionals: bool = False
-    """Learn from the law of each site given the others, softmax(-E(x[i <- s])), in place of drawn symbols
-    (not with bootstrap: the laws are known at r = 1 only)."""
     learning_rate: float = 2e-3
     """Adam's initial rate; decays along a cosine to 2 percent."""
     clip_norm: float = 1.0
@@ -237,6 +245,7 @@ COUNTS = (
     "num_rollouts",
     "buffer_rollouts",
     "num_proposals",
+    "num_bootstrap_proposals",
     "width",
     "depth",
     "num_samples",

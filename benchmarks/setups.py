@@ -56,6 +56,7 @@ from .options import (
     IsingOptions,
     LatticeOptions,
     MixedOptions,
+    ObjectiveOptions,
     Options,
     PottsOptions,
     SpinGlassOptions,
@@ -63,7 +64,7 @@ from .options import (
 
 
 class Setup(NamedTuple):
-    """A run's functions. `energies_per_iteration` counts evaluations of the target's energy."""
+    """A run's functions. `energies_per_iteration` counts evaluations of the energy, one-site changes included."""
 
     target: Target
     process: Process
@@ -102,7 +103,7 @@ def build(name: str, options: Options) -> Setup:
         sampler = grid_sampler(process, time_grid(_num_steps(options)))
     networks = _networks(options, target, process)
     psi_fn = psi_from_energy(target.energy, process.path)
-    objective = _objective(options, target, process, networks, psi_fn)
+    objective = make_objective(options, process, networks, psi_fn, target.site_energies)
     num_updates = options.iterations * options.updates_per_iteration
     optimizer = optax.chain(
         optax.clip_by_global_norm(options.clip_norm),
@@ -129,7 +130,8 @@ def build(name: str, options: Options) -> Setup:
         if options.refresh
         else None,
     )
-    for_each = objective.num_energies + options.refresh * _energies_of_a_move(target.space)
+    for_each = energies_of_an_example(options, objective, target.space)
+    for_each += options.refresh * energies_of_a_move(target.space)
     per_iteration = options.num_rollouts + options.updates_per_iteration * options.batch_size * for_each
     return Setup(target, process, sampler, networks.init, networks.generator, psi_fn, trainer, per_iteration)
 
@@ -141,10 +143,19 @@ def _num_steps(options: Options) -> int:
     return 40 if options.process == "flow" else 100
 
 
-def _energies_of_a_move(space: Space) -> int:
-    """Evaluations of the energy, or of its gradient, in one refreshing move."""
+def energies_of_an_example(options: ObjectiveOptions, objective: Objective, space: Space) -> int:
+    """Evaluations of the energy that an example of the objective costs, one-site changes included."""
+    if not options.site_conditionals or options.objective == "bootstrap":
+        return objective.num_energies
+    parts = space if isinstance(space, tuple) else (space,)
+    changes = sum(part.sites * part.num_states for part in parts if isinstance(part, Categorical))
+    return objective.num_energies + changes * (options.num_proposals if options.objective == "snis" else 1)
+
+
+def energies_of_a_move(space: Space) -> int:
+    """Evaluations of the energy, or of its gradient, in one move of MCMC on each part of the state."""
     if isinstance(space, tuple):
-        return sum(_energies_of_a_move(part) for part in space)
+        return sum(energies_of_a_move(part) for part in space)
     return space.sites * space.num_states if isinstance(space, Categorical) else 1
 
 
@@ -239,12 +250,17 @@ def _networks(options: Options, target: Target, process: Process) -> Networks:
     )
 
 
-def _objective(
-    options: Options, target: Target, process: Process, networks: Networks, psi_fn: PsiFn
+def make_objective(
+    options: ObjectiveOptions,
+    process: Process,
+    networks: Networks,
+    psi_fn: PsiFn,
+    site_energies_fn: Callable[[Any], jax.Array],
 ) -> Objective:
-    site_energies_fn = target.site_energies if options.site_conditionals else None
+    """The objective that the options name."""
+    conditionals = site_energies_fn if options.site_conditionals else None
     if options.objective == "weighted":
-        return weighted_objective(process, networks.generator, site_energies_fn=site_energies_fn)
+        return weighted_objective(process, networks.generator, site_energies_fn=conditionals)
     proposal = reference_posterior(process.path)
     if options.objective == "snis":
         return snis_objective(
@@ -253,21 +269,22 @@ def _objective(
             proposal,
             psi_fn,
             num_proposals=options.num_proposals,
-            site_energies_fn=site_energies_fn,
+            site_energies_fn=conditionals,
         )
 
     def step_fn(t: jax.Array, iteration: jax.Array) -> jax.Array:
         return jnp.asarray(options.bootstrap_step)
 
+    num_proposals = options.num_bootstrap_proposals
     learned = psi_objective(
-        process, networks.psi, proposal, psi_fn, num_proposals=options.num_proposals, step_fn=step_fn
+        process, networks.psi, proposal, psi_fn, num_proposals=num_proposals, step_fn=step_fn
     )
     bootstrapped = snis_objective(
         process,
         networks.generator,
         proposal,
         psi_fn,
-        num_proposals=options.num_proposals,
+        num_proposals=num_proposals,
         psi_apply_fn=networks.psi,
         step_fn=step_fn,
     )

@@ -18,6 +18,7 @@ TINY = {
     "num_samples": 500,
     "num_exact": 100,
     "num_proposals": 16,
+    "num_bootstrap_proposals": 8,
     "width": 8,
     "depth": 1,
 }

@@ -73,6 +73,7 @@ SENSELESS = [
             "num_rollouts",
             "buffer_rollouts",
             "num_proposals",
+            "num_bootstrap_proposals",
             "width",
             "depth",
             "num_samples",

@@ -1,0 +1,272 @@
+"""The experiments of a paper, several seeds each, beside baselines of equal budget.
+
+    python -m benchmarks.suite egm --out DIR
+
+`egm`: 5x5 and 10x10 Ising models over `beta` (one network for all temperatures), the Gaussian-Bernoulli RBM, JointDW4
+and JointMoG, each learned from the energy by three objectives (`snis`, the published one; `bootstrap`, with a learned
+noised energy; `weighted`), and Markov chains that may evaluate the energy as often as the most expensive of the three.
+
+DIR gets a folder for each run, `rows.jsonl` (one line for each method, seed and temperature), `tables.md` and figures.
+An interrupted suite goes on where it stopped: runs whose report exists are not repeated. `--tiny` makes every run
+in seconds, for a look at the machinery; its numbers mean nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+import tyro
+
+from egmjax.targets import Ising, Target
+from egmjax.training import write_atomically
+
+from . import amortized, train
+from .baselines import run_chains
+from .options import TARGETS, check
+from .report import clean, compare
+from .setups import build
+from .suite_tables import draw, tabulate
+
+METHODS: tuple[Literal["snis", "bootstrap", "weighted"], ...] = ("snis", "bootstrap", "weighted")
+# what each costs: two networks are called for every proposal of a bootstrapped target, one energy in the others
+LEAN: dict[str, dict[str, Any]] = {
+    "snis": {"batch_size": 256, "num_proposals": 256, "site_conditionals": False},
+    "bootstrap": {"batch_size": 256, "num_bootstrap_proposals": 64, "site_conditionals": False},
+    "weighted": {},
+}
+TINY = {
+    "iterations": 2,
+    "num_rollouts": 16,
+    "batch_size": 8,
+    "width": 4,
+    "depth": 1,
+    "num_samples": 200,
+    "num_proposals": 8,
+    "num_bootstrap_proposals": 4,
+}
+FLOOR_SEED = 30_000
+
+
+@dataclass(kw_only=True)
+class SuiteOptions:
+    """Options of the suite."""
+
+    out: Path
+    """Folder for the results; an interrupted suite in it is resumed."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds of training and of the chains."""
+    experiments: tuple[str, ...] = ()
+    """Which of the suite's experiments; all of them if left out."""
+    methods: tuple[Literal["snis", "bootstrap", "weighted"], ...] = METHODS
+    """Which objectives to learn by."""
+    tiny: bool = False
+    """Runs of seconds, whose numbers mean nothing."""
+
+
+class Experiment(NamedTuple):
+    """`run(options, method, seed, folder) -> rows` of a learned sampler; `chains(options, seed, budget) -> rows`."""
+
+    run: Callable[[SuiteOptions, str, int, Path], list[dict[str, Any]]]
+    chains: Callable[[SuiteOptions, int, int], list[dict[str, Any]]]
+
+
+def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
+    """The command; bad input ends it with one sentence and exit code 2."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(__doc__.strip() + "\n\noptions: python -m benchmarks.suite egm --help")
+        raise SystemExit(0 if arguments else 2)
+    if arguments[0] not in SUITES:
+        print(f"error: suite: unknown {arguments[0]!r}, expected one of {', '.join(SUITES)}", file=sys.stderr)
+        raise SystemExit(2)
+    options = tyro.cli(SuiteOptions, args=arguments[1:], prog=f"python -m benchmarks.suite {arguments[0]}")
+    try:
+        if not options.seeds or len(set(options.seeds)) < len(options.seeds) or min(options.seeds) < 0:
+            raise ValueError(f"seeds: expected different numbers of at least 0, got {options.seeds}")
+        unknown = set(options.experiments) - set(SUITES[arguments[0]])
+        if unknown:
+            known = ", ".join(SUITES[arguments[0]])
+            raise ValueError(f"experiments: unknown {sorted(unknown)}, expected some of {known}")
+        if not options.methods:
+            raise ValueError(f"methods: expected some of {', '.join(METHODS)}")
+        claim(arguments[0], options)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    return run_suite(options, SUITES[arguments[0]])
+
+
+def claim(name: str, options: SuiteOptions) -> None:
+    """Makes the folder and notes what is in it; refuses one that holds something else."""
+    note, mark = options.out / "suite.json", {"suite": name, "tiny": options.tiny}
+    if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
+        if not note.exists():
+            raise ValueError(f"out: {options.out} exists and is not the folder of a suite")
+        if json.loads(note.read_text()) != mark:
+            raise ValueError(f"out: {options.out} holds another suite, {note.read_text().strip()}")
+    options.out.mkdir(parents=True, exist_ok=True)
+    write_atomically(note, json.dumps(mark) + "\n")
+
+
+def run_suite(options: SuiteOptions, experiments: dict[str, Experiment]) -> list[dict[str, Any]]:
+    """Every run that is missing, seed by seed; tables and figures anew after each experiment."""
+    for seed in options.seeds:
+        for name in options.experiments or experiments:
+            experiment, budget = experiments[name], 0
+            for method in options.methods:
+                rows = _once(
+                    options, f"{name}-{method}-{seed}", _learned(options, name, experiment, method, seed)
+                )
+                budget = max(budget, rows[0]["energy_evaluations"])
+            _once(options, f"{name}-mcmc-{seed}", _chains(options, name, experiment, seed, budget))
+            write(options)
+    return read_rows(options)
+
+
+def _learned(
+    options: SuiteOptions, name: str, experiment: Experiment, method: str, seed: int
+) -> Callable[[Path], list[dict[str, Any]]]:
+    def run(folder: Path) -> list[dict[str, Any]]:
+        labels = {"experiment": name, "method": method, "seed": seed}
+        return [labels | row for row in experiment.run(options, method, seed, folder)]
+
+    return run
+
+
+def _chains(
+    options: SuiteOptions, name: str, experiment: Experiment, seed: int, budget: int
+) -> Callable[[Path], list[dict[str, Any]]]:
+    def run(folder: Path) -> list[dict[str, Any]]:
+        labels = {"experiment": name, "method": "mcmc", "seed": seed}
+        return [labels | row for row in experiment.chains(options, seed, budget)]
+
+    return run
+
+
+def _once(
+    options: SuiteOptions, name: str, run: Callable[[Path], list[dict[str, Any]]]
+) -> list[dict[str, Any]]:
+    """The rows of a run: read where it is finished, else made; what a killed run left behind is removed."""
+    folder = options.out / name
+    done = folder / "rows.json"
+    if not done.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        print(f"== {name}", flush=True)
+        started = time.perf_counter()
+        rows = run(folder)
+        seconds = time.perf_counter() - started
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(done, json.dumps(clean([row | {"seconds": seconds} for row in rows])) + "\n")
+        jax.clear_caches()  # dozens of compiled programs would fill the memory
+    return json.loads(done.read_text())
+
+
+def read_rows(options: SuiteOptions) -> list[dict[str, Any]]:
+    """The rows of all finished runs."""
+    return [row for path in sorted(options.out.glob("*/rows.json")) for row in json.loads(path.read_text())]
+
+
+def write(options: SuiteOptions) -> None:
+    """`rows.jsonl`, `tables.md` and the figures, from the finished runs."""
+    rows = read_rows(options)
+    write_atomically(options.out / "rows.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    write_atomically(options.out / "tables.md", tabulate(rows))
+    for name, figure in draw(rows).items():
+        figure.savefig(options.out / f"{name}.png", dpi=110)
+
+
+# ------------------------------------------------------------------------------------ experiments
+
+
+def ising(length: int, **recipe: Any) -> Experiment:
+    """The Ising model at six temperatures."""
+
+    def amortized_options(options: SuiteOptions, folder: Path, **values: Any) -> amortized.AmortizedOptions:
+        small = {**TINY, "length": 3, "num_betas": 2} if options.tiny else {}
+        given: dict[str, Any] = {"length": length, "num_betas": 6, **recipe, **values, **small}
+        return amortized.AmortizedOptions(out=folder, **given)
+
+    def run(options: SuiteOptions, method: str, seed: int, folder: Path) -> list[dict[str, Any]]:
+        given = amortized_options(options, folder, objective=method, seed=seed, **LEAN[method])
+        amortized.check(given)
+        report = amortized.run(given)
+        return [row | {"energy_evaluations": report["energy_evaluations"]} for row in report["rows"]]
+
+    def chains(options: SuiteOptions, seed: int, budget: int) -> list[dict[str, Any]]:
+        given = amortized_options(options, options.out)
+        betas = np.linspace(given.beta_low, given.beta_high, given.num_betas)
+        rows = [
+            {"beta": float(beta)}
+            | _chain_row(Ising(length=given.length, beta=float(beta)), seed, budget // len(betas), options)
+            for beta in betas
+        ]
+        # as for the network, which serves all temperatures: what all of them cost together
+        total = sum(row["energy_evaluations"] for row in rows)
+        return [row | {"energy_evaluations": total} for row in rows]
+
+    return Experiment(run, chains)
+
+
+def mixed(name: str, *, scale: float, step_size: float, **recipe: Any) -> Experiment:
+    """A target of `benchmarks.train`."""
+
+    def run(options: SuiteOptions, method: str, seed: int, folder: Path) -> list[dict[str, Any]]:
+        values = {**recipe, **LEAN[method], "objective": method, "seed": seed, "num_samples": 10_000}
+        if options.tiny:
+            values |= {**TINY, "num_steps": 4, "num_exact": 50}
+        given = TARGETS[name](out=folder, **values)
+        check(given)
+        report = train.train(train.prepare(name, given))
+        row = {
+            key: report[key]
+            for key in ("metrics", "ess_fraction", "forward_ess_fraction", "energy_evaluations")
+        }
+        log_z = report["log_z"]
+        return [
+            row | {"log_z": log_z["estimate"], "log_z_stderr": log_z["stderr"], "exact_log_z": log_z["exact"]}
+        ]
+
+    def chains(options: SuiteOptions, seed: int, budget: int) -> list[dict[str, Any]]:
+        target = build(name, TARGETS[name](out=options.out)).target
+        return [_chain_row(target, seed, budget, options, scale=scale, step_size=step_size)]
+
+    return Experiment(run, chains)
+
+
+def _chain_row(
+    target: Target, seed: int, budget: int, options: SuiteOptions, **start: float
+) -> dict[str, Any]:
+    key = jax.random.fold_in(jax.random.key(seed), 3)
+    done = run_chains(key, target, max(budget, 10**6) if options.tiny else budget, **start)
+    num = jax.tree.leaves(done.x)[0].shape[0]
+    reference = None if isinstance(target, Ising) else target.sample(jax.random.key(FLOOR_SEED + seed), num)
+    entries, _ = compare(target, done.x, np.zeros(num), reference, key)
+    return {
+        # chains have no weights: what is weighted is what is raw
+        "metrics": {name: entry | {"weighted": entry["value"]} for name, entry in entries.items()},
+        "energy_evaluations": done.energy_evaluations,
+        "num_sweeps": done.num_sweeps,
+        "acceptance_rate": done.acceptance_rate,
+    }
+
+
+EGM: dict[str, Experiment] = {
+    "ising-5": ising(5, iterations=120),
+    "ising-10": ising(10, iterations=120, num_rollouts=128, batch_size=256, width=16, num_samples=3_000),
+    "gb-rbm": mixed("gb-rbm", scale=5.0, step_size=0.8, iterations=40),
+    "joint-dw4": mixed("joint-dw4", scale=1.6, step_size=0.01, iterations=120),
+    "joint-mog": mixed("joint-mog", scale=1.1, step_size=0.05, iterations=120),
+}
+SUITES = {"egm": EGM}
+
+if __name__ == "__main__":
+    main()
