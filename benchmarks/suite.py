@@ -30,7 +30,7 @@ from egmjax.targets import Ising, Target
 from egmjax.training import write_atomically
 
 from . import amortized, train
-from .baselines import run_chains
+from .chains import run_chains
 from .options import TARGETS, check
 from .report import clean, compare
 from .setups import build

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import baselines, suite
+from benchmarks import chains, suite
 from benchmarks.suite_tables import tabulate
 from egmjax.targets import GaussianBernoulliRBM, Ising
 from tests.benchmarks.commands import refused, strict_json
@@ -16,10 +16,10 @@ WORDS = ["egm", "--tiny", "--seeds", "0", "--experiments", "ising-5", "gb-rbm", 
 
 @pytest.fixture(scope="module", autouse=True)
 def few_chains():
-    before = baselines.NUM_CHAINS
-    baselines.NUM_CHAINS = 100
+    before = chains.NUM_CHAINS
+    chains.NUM_CHAINS = 100
     yield
-    baselines.NUM_CHAINS = before
+    chains.NUM_CHAINS = before
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,7 @@ def test_chains_sample_the_target():
         (GaussianBernoulliRBM.six_modes(), {"scale": 5.0, "step_size": 0.8}, 8),
     ):
         budget = 400 * 100 * cost
-        done = baselines.run_chains(jax.random.key(0), target, budget + cost, **start)
+        done = chains.run_chains(jax.random.key(0), target, budget + cost, **start)
         assert done.energy_evaluations == budget
         assert done.num_sweeps == 400
         energies = np.asarray(jax.vmap(target.energy)(done.x)).reshape(100, 10).mean(1)
@@ -129,4 +129,4 @@ def test_chains_sample_the_target():
 
 def test_a_budget_too_small_is_refused():
     with pytest.raises(ValueError, match=r"^budget: at least 36000, got 10"):
-        baselines.run_chains(jax.random.key(0), Ising(length=3, beta=0.3), 10)
+        chains.run_chains(jax.random.key(0), Ising(length=3, beta=0.3), 10)
