@@ -18,11 +18,10 @@ import jax
 import jax.numpy as jnp
 
 from .._pytree import frozen_pytree
-from ..generators import Jump
 from ..losses import cross_entropy
 from ..paths import MaskedPath
 from ..paths._base import Scalar, check_times, is_one
-from ..paths._masked import _nonzero
+from ..paths._masked import _log, _nonzero
 from ._base import PredictFn
 from ._jump import JumpProcess
 
@@ -94,9 +93,14 @@ class MaskedProcess(JumpProcess):
         weight = self.path.hazard(t) if self.weighting == "rate" else 1.0
         return jnp.sum(jnp.where(xt == self.path.mask, weight * entropy, 0.0))
 
-    def generator(self, prediction: jax.Array, xt: jax.Array, t: Scalar) -> Jump:
+    def posterior(self, prediction: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
+        """The softmax where masked; a symbol that shows is certain."""
+        known = _log((xt[:, None] == jnp.arange(self.path.num_states)[None, :]).astype(float))
+        return jnp.where((xt == self.path.mask)[:, None], jax.nn.log_softmax(prediction, axis=-1), known)
+
+    def intensities(self, posterior: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
         hazard = jnp.where(xt == self.path.mask, self.path.hazard(t), 0.0)
-        return Jump(hazard[:, None] * jax.nn.softmax(prediction, axis=-1))
+        return hazard[:, None] * posterior
 
     def step(
         self,

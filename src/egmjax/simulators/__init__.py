@@ -1,5 +1,16 @@
 """Samplers: the scan over times, exact first-hitting roll-outs, and their log-weights."""
 
-from ._samplers import Rollout, Sampler, first_hitting_sampler, grid_sampler, time_grid
+from ._grids import Spacing, edm_spacing, log_spacing, time_grid, uniform_spacing
+from ._samplers import Rollout, Sampler, first_hitting_sampler, grid_sampler
 
-__all__ = ["Rollout", "Sampler", "first_hitting_sampler", "grid_sampler", "time_grid"]
+__all__ = [
+    "Rollout",
+    "Sampler",
+    "Spacing",
+    "edm_spacing",
+    "first_hitting_sampler",
+    "grid_sampler",
+    "log_spacing",
+    "time_grid",
+    "uniform_spacing",
+]

@@ -47,13 +47,6 @@ class Sampler(NamedTuple):
     is_reversal: bool = False
 
 
-def time_grid(num_steps: int) -> np.ndarray:
-    """`num_steps + 1` equally spaced times from exactly 0 to exactly 1. Raises `ValueError` below one step."""
-    if num_steps < 1:
-        raise ValueError(f"num_steps: at least 1, got {num_steps}")
-    return np.linspace(0.0, 1.0, num_steps + 1)
-
-
 def grid_sampler(process: Process, times: Any, *, observer: Observer | None = None) -> Sampler:
     """Steps a process along `times [num_steps + 1]`; one scan, its cost `num_steps` steps of the process.
 
