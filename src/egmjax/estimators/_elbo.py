@@ -43,8 +43,8 @@ def elbo(
 ) -> ELBOEstimate:
     """A lower bound on `log p_1(x_1)` of the chain with the model's rates, at one state; batch with `jax.vmap`.
 
-    `num_times` stratified times, denser towards 1, one state `x_t` and one network call each, `chunk_size` of them at once;
-    differentiable in the network. It is a bound for the chain in continuous time, not for that of a sampler
+    `num_times` stratified times, denser towards 1, one state `x_t` and one network call each, `chunk_size` of them
+    at once; differentiable in the network. It is a bound for the chain in continuous time, not for that of a sampler
     with steps: for those see `Sampler.log_weight`. With evidence on the path it bounds the conditional
     log-probability. Raises `ValueError` for a process that is not a `JumpProcess`, `num_times < 1`, `chunk_size < 1`.
     """

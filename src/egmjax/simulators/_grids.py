@@ -55,7 +55,7 @@ def edm_spacing(
     *,
     time_of: Callable[[np.ndarray], np.ndarray] = lambda sigma: 1.0 / (1.0 + sigma),
 ) -> Spacing:
-    """Noise levels `(sigma_max^(1/rho) + u (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho`, `u` uniform (Karras et al. 2022).
+    """Noise levels `sigma^(1/rho)` equally spaced from `sigma_max` to `sigma_min` (Karras et al., 2022).
 
     `time_of(sigma)` is the time at which noise over signal is `sigma`, that of `paths.CondOT` unless given; for
     `paths.Trigonometric` it is `1 - 2 arctan(sigma) / pi`. Raises `ValueError` unless `rho > 0` and

@@ -53,10 +53,7 @@ def grid_sampler(process: Process, times: Any, *, observer: Observer | None = No
     Raises `ValueError` unless times increase from exactly 0 to exactly 1: otherwise the weights would be those
     of another density. From a start at `t` the grid is compressed into `[t, 1]`.
     """
-    grid = np.asarray(times, dtype=np.float64)
-    if grid.ndim != 1 or len(grid) < 2 or grid[0] != 0 or grid[-1] != 1 or np.any(np.diff(grid) <= 0):
-        raise ValueError("times: expected increasing times from exactly 0 to exactly 1")
-    path = process.path
+    grid, path = check_grid(times), process.path
 
     def at(t: Scalar) -> jax.Array:
         u = jnp.asarray(grid, dtype=float)
@@ -162,6 +159,14 @@ def _amortized(given: GivenPath, sampler: Sampler) -> Sampler:
         return sampler.log_weight(key, at_condition(predict_fn, x1[0]), x1[1])
 
     return Sampler(sample, log_weight, sampler.num_steps, sampler.is_reversal)
+
+
+def check_grid(times: Any) -> np.ndarray:
+    """`times` in float64; raises `ValueError` unless they increase from exactly 0 to exactly 1."""
+    grid = np.asarray(times, dtype=np.float64)
+    if grid.ndim != 1 or len(grid) < 2 or grid[0] != 0 or grid[-1] != 1 or np.any(np.diff(grid) <= 0):
+        raise ValueError("times: expected increasing times from exactly 0 to exactly 1")
+    return grid
 
 
 def _start(path: Any, key: jax.Array, xt: Any) -> tuple[Any, jax.Array]:
