@@ -182,6 +182,11 @@ PROCESSES = {
         (FlowProcess(gaussian_path("trigonometric")), DiffusionProcess(gaussian_path("trigonometric"), 2.0)),
         (0.4, 0.6),
     ),
+    "separate_models": lambda: SuperpositionProcess(
+        (DiffusionProcess(gaussian_path("condot")), FlowProcess(gaussian_path("condot"), stepper="euler")),
+        (0.5, 0.5),
+        separate=True,
+    ),
     "mixture_uniform": lambda: MixtureProcess(mixture_path("polynomial")),
     "mixture_prior": lambda: MixtureProcess(mixture_path("linear", [0.5, 0.2, 0.3]), weighting="uniform"),
     "flow_euler": lambda: FlowProcess(gaussian_path("condot"), stepper="euler"),

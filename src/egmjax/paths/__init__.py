@@ -1,6 +1,7 @@
 """Paths from prior to data: schedules, Gaussian paths, masked mixtures, given components, products."""
 
 from ._base import Path
+from ._discrete import DiscretePath, MetricPath
 from ._gaussian import Angle, EndpointBelief, GaussianPath, stationary_path
 from ._given import GivenPath
 from ._masked import MaskedPath
@@ -24,12 +25,14 @@ __all__ = [
     "Angle",
     "CondOT",
     "Cosine",
+    "DiscretePath",
     "EndpointBelief",
     "GaussianPath",
     "GaussianSchedule",
     "GivenPath",
     "Linear",
     "MaskedPath",
+    "MetricPath",
     "MixturePath",
     "MixtureSchedule",
     "Ordered",

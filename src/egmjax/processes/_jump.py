@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from .._pytree import frozen_pytree, static
 from ..generators import Jump
-from ..paths import MaskedPath, MixturePath
+from ..paths import DiscretePath, MaskedPath, MixturePath
 from ..paths._base import Scalar, is_one
 from ._base import PredictFn, Process
 
@@ -26,7 +26,7 @@ class JumpProcess(Process):
     for another one.
     """
 
-    mixture: MaskedPath | MixturePath
+    mixture: MaskedPath | MixturePath | DiscretePath
     weighting: Literal["rate", "uniform"] = static(default="rate")
 
     def __post_init__(self) -> None:
@@ -50,6 +50,13 @@ class JumpProcess(Process):
 
     def generator(self, prediction: jax.Array, xt: jax.Array, t: Scalar) -> Jump:
         return Jump(self.intensities(jnp.exp(self.posterior(prediction, xt, t)), xt, t))
+
+    def log_ratios(self, predict_fn: PredictFn, xt: jax.Array, t: Scalar) -> jax.Array:
+        """`log p_t(x_t[i <- y]) - log p_t(x_t)` of the model, `[sites, symbols]`; the mask counts as a symbol.
+
+        For `generators.metropolis` and `generators.gibbs`.
+        """
+        raise NotImplementedError
 
     def weighted_target(
         self, weights: jax.Array, xt: jax.Array, xr: jax.Array, t: Scalar, r: Scalar = 1.0

@@ -18,8 +18,9 @@ import jax
 import jax.numpy as jnp
 
 from .._pytree import frozen_pytree
+from ..generators import Jump
 from ..losses import cross_entropy
-from ..paths import MaskedPath
+from ..paths import MaskedPath, derivative
 from ..paths._base import Scalar, check_times, is_one
 from ..paths._masked import _log, _nonzero
 from ._base import PredictFn
@@ -101,6 +102,26 @@ class MaskedProcess(JumpProcess):
     def intensities(self, posterior: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
         hazard = jnp.where(xt == self.path.mask, self.path.hazard(t), 0.0)
         return hazard[:, None] * posterior
+
+    def backward_generator(self, prediction: jax.Array, xt: jax.Array, t: Scalar) -> Jump:
+        """Symbols are masked at `kappa'_i / kappa_i`; one column more than `generator`, for the mask."""
+        path = self.path
+        kappa, slope = derivative(path.kappa, t)
+        loss = jnp.where(xt == path.mask, 0.0, slope / _nonzero(kappa))
+        return Jump(loss[:, None] * (jnp.arange(path.num_states + 1) == path.mask)[None, :])
+
+    def log_ratios(self, predict_fn: PredictFn, xt: jax.Array, t: Scalar) -> jax.Array:
+        """From the odds `kappa_i D_i(y)` of a symbol to `1 - kappa_i` of the mask, the site being hidden.
+
+        `[sites, S + 1]`; `sites` network calls.
+        """
+        path, sites = self.path, jnp.arange(self.path.sites)
+        hidden = jnp.where(sites[:, None] == sites[None, :], path.mask, xt[None, :])
+        logits = jax.vmap(lambda x, i: predict_fn(x, t)[i])(hidden, sites)
+        kappa = path.kappa(t)[:, None]
+        symbols = jax.nn.log_softmax(logits, axis=-1) + _log(kappa)
+        log_probs = jnp.concatenate([symbols, _log(1.0 - kappa)], axis=-1)
+        return log_probs - jnp.take_along_axis(log_probs, xt[:, None], axis=-1)
 
     def step(
         self,

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from .._pytree import frozen_pytree
+from ..generators import Jump
 from ..losses import cross_entropy
 from ..paths import MixturePath
 from ..paths._base import Scalar, check_times, is_one
@@ -87,6 +88,14 @@ class MixtureProcess(JumpProcess):
         away = xt[:, None] != jnp.arange(self.path.num_states)[None, :]
         rate = self.path.loss_rate(t) * jnp.exp(self.path.log_prior)[xt]
         return jnp.where(away, rate[:, None] * self._pulled(posterior, xt, t, t), 0.0)
+
+    def backward_generator(self, prediction: jax.Array, xt: jax.Array, t: Scalar) -> Jump:
+        """The noising chain, seen backwards: every site redrawn from the prior at `kappa'_i / kappa_i`."""
+        return Jump(self.path.loss_rate(t)[:, None] * jnp.exp(self.path.log_prior)[None, :])
+
+    def log_ratios(self, predict_fn: PredictFn, xt: jax.Array, t: Scalar) -> jax.Array:
+        """`log sum_z D_i(z) p_{t|1}(y | z) / p_{t|1}(x_t[i] | z)`; one network call."""
+        return _log(self._pulled(jnp.exp(self.posterior(predict_fn(xt, t), xt, t)), xt, t, t))
 
     def step(
         self,

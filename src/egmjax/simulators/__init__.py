@@ -2,11 +2,14 @@
 
 from ._grids import Spacing, edm_spacing, log_spacing, time_grid, uniform_spacing
 from ._ode import FlowODE, ODERollout, flow_ode
+from ._rates import RateRollout, RateSampler, rate_sampler
 from ._samplers import Rollout, Sampler, first_hitting_sampler, grid_sampler
 
 __all__ = [
     "FlowODE",
     "ODERollout",
+    "RateRollout",
+    "RateSampler",
     "Rollout",
     "Sampler",
     "Spacing",
@@ -15,6 +18,7 @@ __all__ = [
     "flow_ode",
     "grid_sampler",
     "log_spacing",
+    "rate_sampler",
     "time_grid",
     "uniform_spacing",
 ]

@@ -185,7 +185,7 @@ def _adaptive(
 
     with jax.numpy_rank_promotion("allow"):  # the solver's own arithmetic
         solution = diffrax.diffeqsolve(
-            diffrax.ODETerm(lambda phi, state, _: field(phi, state)),
+            diffrax.ODETerm(lambda phi, state, _: field(jnp.asarray(phi), state)),
             diffrax.Dopri5(),
             first,
             last,
@@ -198,5 +198,5 @@ def _adaptive(
     done = solution.result == diffrax.RESULTS.successful
     final = jax.tree.map(lambda y: jnp.where(done, y[0], jnp.nan), solution.ys)
     # first same as last: six new stages a step, and two calls to begin with
-    steps = jnp.asarray(solution.stats["num_steps"], jnp.int32)
-    return final, 6 * steps + 2
+    calls: Any = 6 * solution.stats["num_steps"] + 2
+    return final, calls.astype(jnp.int32)
