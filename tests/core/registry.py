@@ -21,6 +21,7 @@ from egmjax.paths import (
     GivenPath,
     Linear,
     MaskedPath,
+    MetricPath,
     MixturePath,
     Ordered,
     Polynomial,
@@ -36,6 +37,7 @@ from egmjax.processes import (
     MaskedProcess,
     MixtureProcess,
     ProductProcess,
+    RateProcess,
     SuperpositionProcess,
 )
 from egmjax.proposals import (
@@ -169,6 +171,7 @@ PATHS = {
     ),
     "mixture_uniform": lambda: mixture_path("cosine"),
     "mixture_prior": lambda: mixture_path("linear", [0.5, 0.2, 0.3]),
+    "metric": lambda: MetricPath.ordinal(2, 3, schedule=Polynomial(1.3)),
     "given": lambda: GivenPath(_draw_condition, Real((2,))),
     "product": _product_path,
 }
@@ -189,6 +192,10 @@ PROCESSES = {
     ),
     "mixture_uniform": lambda: MixtureProcess(mixture_path("polynomial")),
     "mixture_prior": lambda: MixtureProcess(mixture_path("linear", [0.5, 0.2, 0.3]), weighting="uniform"),
+    "rates_coupling": lambda: RateProcess(PATHS["metric"]()),
+    "rates_leap": lambda: RateProcess(
+        PATHS["metric"](), weighting="uniform", family="kinetic", stepper="leap"
+    ),
     "flow_euler": lambda: FlowProcess(gaussian_path("condot"), stepper="euler"),
     "masked_rate": lambda: MaskedProcess(masked_path("polynomial")),
     "masked_uniform": lambda: MaskedProcess(masked_path("ordered"), weighting="uniform"),

@@ -5,7 +5,8 @@
 
 `Q` are the rates of the model and `Q[. | x_1]` those of its path given the endpoint, both off the diagonal; the right
 side is the Kullback-Leibler divergence between the laws of the two chains (Holderrieth et al., Generator
-Matching, appendix D; Campbell et al., 2022). With the exact posterior it is an equality for every `x_1`.
+Matching, appendix D; Campbell et al., 2022). On a path that is Markov the exact posterior attains it, for every
+`x_1`; on others the chains given their endpoints do not mix to a Markov chain, and a gap remains.
 """
 
 from __future__ import annotations

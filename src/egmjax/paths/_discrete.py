@@ -111,7 +111,7 @@ class MetricPath(DiscretePath):
     """`p_t(y | x_1) ~ exp(-beta_t distance[x_1, y])`, `beta_t = strength (kappa_t / (1 - kappa_t))^power`.
 
     Symbols near the data's come first, as grey levels or any ordinal tokens want (Shaul et al., Flow Matching with
-    General Discrete Paths, arXiv 2412.03487, section 4). Uniform at `t=0` and the data at `t=1`, both exactly.
+    General Discrete Paths, arXiv 2412.03487). Uniform at `t=0` and the data at `t=1`, both exactly.
     `distance [S, S]`: zero on the diagonal and positive elsewhere; `strength`, `power` positive, `power >= 1`
     for finite rates at `t=0`. With `distance = 1 - identity` it is the uniform mixture path on another clock. Costs
     `sites * S^2` where all symbols are summed over. Raises `ValueError` for a concrete `distance` that is none.
@@ -129,7 +129,9 @@ class MetricPath(DiscretePath):
             given = np.asarray(self.distance)
             size, off = self.num_states, ~np.eye(self.num_states, dtype=bool)
             if given.shape != (size, size) or np.any(np.diag(given) != 0) or not np.all(given[off] > 0):
-                raise ValueError(f"distance: expected [{size}, {size}], zero on the diagonal and positive off it")
+                raise ValueError(
+                    f"distance: expected [{size}, {size}], zero on the diagonal and positive off it"
+                )
 
     @classmethod
     def ordinal(cls, sites: int, num_states: int, *, exponent: float = 2.0, **options: object) -> MetricPath:
@@ -144,9 +146,13 @@ class MetricPath(DiscretePath):
         odds = jnp.where(done, 0.0, kappa / jnp.where(done, 1.0, 1.0 - kappa))
         started = odds > 0
         beta = jnp.where(started, self.strength * jnp.where(started, odds, 1.0) ** self.power, 0.0)
-        beta = jnp.where(started | (jnp.asarray(self.power) != 1), beta, self.strength * odds)  # its slope at 0
+        beta = jnp.where(
+            started | (jnp.asarray(self.power) != 1), beta, self.strength * odds
+        )  # its slope at 0
         soft = jax.nn.softmax(-beta[:, None] * jnp.asarray(self.distance)[x1], axis=-1)
-        return jnp.where(done[:, None], (x1[:, None] == jnp.arange(self.num_states)[None, :]).astype(float), soft)
+        return jnp.where(
+            done[:, None], (x1[:, None] == jnp.arange(self.num_states)[None, :]).astype(float), soft
+        )
 
 
 def coupling_row(now: jax.Array, later: jax.Array, x: jax.Array) -> jax.Array:

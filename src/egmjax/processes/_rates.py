@@ -153,7 +153,9 @@ class RateProcess(JumpProcess):
         odds = self._odds(prediction, xt, t)
         if self.stepper == "leap":
             rates = self._off(jnp.einsum("iz,izy->iy", odds, self._flux(xt, t)[0]), xt)
-            return jnp.where(jnp.asarray(s) < 1, self._leap(rates, xt, t, s), self.posterior(prediction, xt, t))
+            return jnp.where(
+                jnp.asarray(s) < 1, self._leap(rates, xt, t, s), self.posterior(prediction, xt, t)
+            )
         now, later = self.path.table(t), self.path.table(s)
         stay, leave, _ = self._kept(now, later, xt)
         return _log(self._split(odds, stay, leave, landing(now, later), xt))
