@@ -27,6 +27,7 @@ from egmjax.paths import (
     Polynomial,
     ProductPath,
     Trigonometric,
+    UniformPath,
     VarianceExploding,
     VariancePreserving,
 )
@@ -37,6 +38,7 @@ from egmjax.processes import (
     MaskedProcess,
     MixtureProcess,
     ProductProcess,
+    PureDiffusionProcess,
     RateProcess,
     SuperpositionProcess,
 )
@@ -172,6 +174,7 @@ PATHS = {
     "mixture_uniform": lambda: mixture_path("cosine"),
     "mixture_prior": lambda: mixture_path("linear", [0.5, 0.2, 0.3]),
     "metric": lambda: MetricPath.ordinal(2, 3, schedule=Polynomial(1.3)),
+    "uniform_box": lambda: UniformPath(-1.5, 2.0, Polynomial(1.3), (2,)),
     "given": lambda: GivenPath(_draw_condition, Real((2,))),
     "product": _product_path,
 }
@@ -196,6 +199,7 @@ PROCESSES = {
     "rates_leap": lambda: RateProcess(
         PATHS["metric"](), weighting="uniform", family="kinetic", stepper="leap"
     ),
+    "pure_diffusion": lambda: PureDiffusionProcess(PATHS["uniform_box"]()),
     "flow_euler": lambda: FlowProcess(gaussian_path("condot"), stepper="euler"),
     "masked_rate": lambda: MaskedProcess(masked_path("polynomial")),
     "masked_uniform": lambda: MaskedProcess(masked_path("ordered"), weighting="uniform"),

@@ -249,15 +249,15 @@ class LandsAnywhere(RateProcess):
 
 
 @frozen_pytree
-class Halved(RateProcess):
+class Inverted(RateProcess):
     def _ratio(self, ahead, xt, xs, predict_fn, t, s):
-        return 0.5 * super()._ratio(ahead, xt, xs, predict_fn, t, s)
+        return -super()._ratio(ahead, xt, xs, predict_fn, t, s)
 
 
 def test_faults_are_detected(x64):
     bad, t = LandsAnywhere(path()), 0.6
     forward = matrix(lambda x: bad.generator(exact(x, t), x, t), X)
     assert np.abs(forward @ marginal(t) - slope(marginal, t)).max() > 1e-2
-    bad = Halved(path())
+    bad = Inverted(path())
     log_w = roll_out(bad, garbage(bad), (0.0, 0.3, 0.7, 1.0))[1]
     assert weight_score(log_w, MODEL.log_z)[0] > 10

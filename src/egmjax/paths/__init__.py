@@ -20,6 +20,7 @@ from ._schedules import (
     VariancePreserving,
     derivative,
 )
+from ._uniform import UniformPath
 
 __all__ = [
     "Angle",
@@ -40,6 +41,7 @@ __all__ = [
     "Polynomial",
     "ProductPath",
     "Trigonometric",
+    "UniformPath",
     "VarianceExploding",
     "VariancePreserving",
     "derivative",

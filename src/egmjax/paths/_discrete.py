@@ -2,9 +2,9 @@
 
     reference: flat on symbols;  log_reference(x, t) = sum_i log sum_z p_t(x[i] | z)
 
-Such a path is not Markov in `r` in general, so only `r = 1` exists and nothing bootstraps on it. Times are joined, given
-`x_1`, by the maximal coupling: a symbol stays with probability `min(1, p_s / p_t)` and else is drawn in proportion
-to `[p_s - p_t]_+` (see `processes.RateProcess`); the `bridge` is that coupling.
+Such a path is not Markov in `r` in general, so only `r = 1` exists and nothing bootstraps on it. Times are joined,
+given `x_1`, by the maximal coupling: a symbol stays with probability `min(1, p_s / p_t)` and else is drawn in
+proportion to `[p_s - p_t]_+` (see `processes.RateProcess`); the `bridge` is that coupling.
 """
 
 from __future__ import annotations

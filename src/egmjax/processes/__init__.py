@@ -14,6 +14,7 @@ from ._jump import JumpProcess
 from ._masked import MaskedProcess
 from ._mixture import MixtureProcess
 from ._product import ProductProcess
+from ._pure_diffusion import PureDiffusionProcess
 from ._rates import RateProcess
 from ._superposition import SuperpositionProcess
 
@@ -28,6 +29,7 @@ __all__ = [
     "PredictFn",
     "Process",
     "ProductProcess",
+    "PureDiffusionProcess",
     "RateProcess",
     "SuperpositionProcess",
     "at_condition",
