@@ -288,7 +288,13 @@ def test_superposition_keeps_the_order_of_the_flow(x64):
             shift = beta - kept * alpha
             drawn = at(jnp.asarray(0.3))
             expected = 0.5 * (flow[0] + 0.3 * gain + kept * 0.3 + shift)
-            error = jnp.abs(jnp.mean(drawn) - expected) / (jnp.std(drawn) / len(keys) ** 0.5)
+            expected_square = 0.5 * (flow[0] + 0.3 * gain) ** 2 + 0.5 * ((kept * 0.3 + shift) ** 2 + left)
+            error = jnp.stack(
+                [
+                    jnp.abs(jnp.mean(a) - b) / (jnp.std(a) / len(keys) ** 0.5)
+                    for a, b in ((drawn, expected), (drawn**2, expected_square))
+                ]
+            )
             new_mean = 0.5 * (flow[0] + gain * mean + kept * mean + shift)
             squares = (
                 gain**2 * square + 2 * gain * flow[0] * mean + flow[0] ** 2,

@@ -1,4 +1,4 @@
-"""Diffusion without drift: the weak form of the forward equation by quadrature, the atom that absorption builds, weights.
+"""Diffusion without drift: the forward equation by quadrature, the atom that absorption builds, weights.
 
 Data for the marginal process: density `(1 + c cos(pi v)) / L` in the box, `v` in `[0, 1]`, of known noise.
 """

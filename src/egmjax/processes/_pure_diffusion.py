@@ -56,8 +56,9 @@ class PureDiffusionProcess(Process):
     def target(self, xt: jax.Array, xr: jax.Array, t: Scalar, r: Scalar = 1.0) -> jax.Array:
         """`sigma^2` over that of the reference: `(3 g - (1 - kappa_r)) / (kappa_r - kappa_t)`.
 
-        `g = |u - w| (u + w)` below `x_r` and `|u - w| (2 - u - w)` above, both in units of the box. Zero where `x_t = x_r`. At `r = 1` positive; for `r < 1` the constant keeps the mean over `x_r` given `x_t` that
-        of `r = 1`, and single targets may be negative.
+        `g = |u - w| (u + w)` below `x_r` and `|u - w| (2 - u - w)` above, `u` and `w` being `x_t` and `x_r` in units
+        of the box. Zero where `x_t = x_r`. At `r = 1` positive; for `r < 1` the constant keeps the mean over `x_r`
+        given `x_t` that of `r = 1`, and single targets may be negative.
         """
         check_times(t, r)
         kappa_t, kappa_r = self.path.kappa(t), self.path.kappa(r)

@@ -62,9 +62,10 @@ def grid_sampler(
     `s` the chain goes back by `c_s h` and forth again, `num_corrections` times (see `_corrector`). Where it is zero
     nothing moves; let it vanish towards `t=0`, e.g. `lambda t: 12 t^2 (1 - t)^(1/4)`. Each correction costs two to
     three steps of the process and keeps the weights exact, those of roll-outs from the prior. For a flow it does
-    nothing; for a diffusion it adds noise. Raises `ValueError` unless times increase from exactly 0 to exactly 1:
-    otherwise the weights would be those of another density; and for `num_corrections < 1`. From a start at `t` the grid is
-    compressed into `[t, 1]`.
+    nothing; for a diffusion it adds noise. From a start at `t` the grid is compressed into `[t, 1]`.
+
+    Raises `ValueError` unless times increase from exactly 0 to exactly 1, as the weights would be those of another
+    density otherwise, and for `num_corrections < 1`.
     """
     if num_corrections < 1:
         raise ValueError(f"num_corrections: at least 1, got {num_corrections}")
