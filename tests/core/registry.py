@@ -21,11 +21,13 @@ from egmjax.paths import (
     GivenPath,
     Linear,
     MaskedPath,
+    MetricPath,
     MixturePath,
     Ordered,
     Polynomial,
     ProductPath,
     Trigonometric,
+    UniformPath,
     VarianceExploding,
     VariancePreserving,
 )
@@ -36,6 +38,8 @@ from egmjax.processes import (
     MaskedProcess,
     MixtureProcess,
     ProductProcess,
+    PureDiffusionProcess,
+    RateProcess,
     SuperpositionProcess,
 )
 from egmjax.proposals import (
@@ -169,6 +173,8 @@ PATHS = {
     ),
     "mixture_uniform": lambda: mixture_path("cosine"),
     "mixture_prior": lambda: mixture_path("linear", [0.5, 0.2, 0.3]),
+    "metric": lambda: MetricPath.ordinal(2, 3, schedule=Polynomial(1.3)),
+    "uniform_box": lambda: UniformPath(-1.5, 2.0, Polynomial(1.3), (2,)),
     "given": lambda: GivenPath(_draw_condition, Real((2,))),
     "product": _product_path,
 }
@@ -182,8 +188,18 @@ PROCESSES = {
         (FlowProcess(gaussian_path("trigonometric")), DiffusionProcess(gaussian_path("trigonometric"), 2.0)),
         (0.4, 0.6),
     ),
+    "separate_models": lambda: SuperpositionProcess(
+        (DiffusionProcess(gaussian_path("condot")), FlowProcess(gaussian_path("condot"), stepper="euler")),
+        (0.5, 0.5),
+        separate=True,
+    ),
     "mixture_uniform": lambda: MixtureProcess(mixture_path("polynomial")),
     "mixture_prior": lambda: MixtureProcess(mixture_path("linear", [0.5, 0.2, 0.3]), weighting="uniform"),
+    "rates_coupling": lambda: RateProcess(PATHS["metric"]()),
+    "rates_leap": lambda: RateProcess(
+        PATHS["metric"](), weighting="uniform", family="kinetic", stepper="leap"
+    ),
+    "pure_diffusion": lambda: PureDiffusionProcess(PATHS["uniform_box"]()),
     "flow_euler": lambda: FlowProcess(gaussian_path("condot"), stepper="euler"),
     "masked_rate": lambda: MaskedProcess(masked_path("polynomial")),
     "masked_uniform": lambda: MaskedProcess(masked_path("ordered"), weighting="uniform"),

@@ -16,6 +16,10 @@ def draws(path, count, r=0.8):
     x1, out = endpoint(path.space), []
     for i, key in enumerate(jax.random.split(jax.random.key(3), count)):
         t, s = jnp.asarray(0.2 + 0.1 * i), jnp.asarray(0.55)
+        if not path.is_markov:
+            xt = path.sample(key, x1, t)
+            out.append((key, xt, path.bridge(key, xt, x1, t, s), x1, t, s))
+            continue
         xr = path.sample(key, x1, r)
         xs = path.sample(key, xr, s, r)
         out.append((key, path.sample(key, xs, t, s), xs, xr, t, s))
@@ -27,13 +31,18 @@ def reflected(path, xr, xt, t, r):
     try:
         return path.reflect(path.reflect(path.reflect(xr, xt, t, r), xt, t, r), xt, t, r)
     except ValueError as error:
-        if str(error).startswith(("prior: ", "num_states: ", "path: a given")):
+        if str(error).startswith(("prior: ", "num_states: ", "path: a given", "path: a general")):
             return xr
         raise
 
 
+def latest(path):
+    """A conditioning time: that of the data where the path knows no other."""
+    return jnp.asarray(0.8) if path.is_markov else 1.0
+
+
 def all_of_path(path, key, xt, xs, xr, t, s):
-    r = jnp.asarray(0.8)
+    r = latest(path)
     return {
         "prior": path.sample_prior(key),
         "prior_log_prob": path.prior_log_prob(path.sample_prior(key)),
@@ -54,12 +63,12 @@ def all_of_path(path, key, xt, xs, xr, t, s):
 def test_path(name):
     path = PATHS[name]()
     value = check_function(all_of_path, path, draws(path, 2), "float32")
-    assert path.is_markov
+    assert isinstance(path.is_markov, bool)
     for field in ("prior", "sample", "propose", "propose_end", "propose_many", "reflect", "bridge"):
         check_state(path.space, value[field], name=field)
     for field in ("prior_log_prob", "log_prob", "log_reference", "propose_log_prob", "bridge_log_prob"):
         assert value[field].shape == ()
-    r, (_, xt, _, xr, t, _) = jnp.asarray(0.8), draws(path, 1)[0]
+    r, (_, xt, _, xr, t, _) = latest(path), draws(path, 1)[0]
     once = reflected(path, xr, xt, t, r)  # three times is once, twice is never
     log_probs = [path.propose_log_prob(x, xt, t, r) for x in (xr, once)]
     np.testing.assert_allclose(*log_probs, rtol=1e-4, err_msg="a reflection keeps the law of propose")
@@ -87,7 +96,7 @@ def test_path_float_types(name, precision):
 def all_of_process(process, key, xt, xs, xr, t, s):
     predict_fn = garbage(process)
     prediction = predict_fn(xt, t)
-    target = process.target(xt, xr, t, 0.8)
+    target = process.target(xt, xr, t, latest(process.path))
     state, increment = process.step(key, xt, predict_fn, t, s)
     x1 = process.sample_endpoint(key, prediction, xt, t)
     return {
@@ -137,7 +146,7 @@ def test_divergence_has_finite_gradients(name):
     _, xt, _, xr, t, _ = draws(process.path, 1)[0]
 
     def loss(process, prediction, xt, xr, t):
-        return process.divergence(process.target(xt, xr, t, 0.8), prediction, xt, t)
+        return process.divergence(process.target(xt, xr, t, latest(process.path)), prediction, xt, t)
 
     check_gradients(loss, process, garbage(process)(xt, t), xt, xr, t)
 

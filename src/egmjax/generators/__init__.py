@@ -1,6 +1,21 @@
 """Flow, Diffusion, Jump: generators as coefficients, their algebra, and their action on test functions."""
 
 from ._algebra import action, scale, superpose
+from ._combine import gibbs, guided, langevin, metropolis, predictor_corrector
 from ._generators import Diffusion, Flow, Generator, Jump, Superposition
 
-__all__ = ["Diffusion", "Flow", "Generator", "Jump", "Superposition", "action", "scale", "superpose"]
+__all__ = [
+    "Diffusion",
+    "Flow",
+    "Generator",
+    "Jump",
+    "Superposition",
+    "action",
+    "gibbs",
+    "guided",
+    "langevin",
+    "metropolis",
+    "predictor_corrector",
+    "scale",
+    "superpose",
+]

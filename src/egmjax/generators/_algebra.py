@@ -47,7 +47,7 @@ def superpose(generators: Sequence[Generator], weights: Sequence[jax.typing.Arra
             case Diffusion():
                 diffusion = g if diffusion is None else _add_diffusions(diffusion, g)
             case Jump():
-                jump = g if jump is None else Jump(jump.intensities + g.intensities)
+                jump = g if jump is None else _add_jumps(jump, g)
     if flow is not None and diffusion is not None:
         flow, diffusion = None, Diffusion(diffusion.drift + flow.velocity, diffusion.covariance)
     parts = tuple(p for p in (flow, diffusion, jump) if p is not None)
@@ -91,6 +91,13 @@ def _add_diffusions(a: Diffusion, b: Diffusion) -> Diffusion:
     rank = max(jnp.ndim(a.covariance), jnp.ndim(b.covariance))
     dim = a.drift.shape[-1]
     return Diffusion(a.drift + b.drift, _raise_covariance(a, rank, dim) + _raise_covariance(b, rank, dim))
+
+
+def _add_jumps(a: Jump, b: Jump) -> Jump:
+    """One may know symbols that the other does not, such as the mask."""
+    width = max(a.intensities.shape[-1], b.intensities.shape[-1])
+    wide = [jnp.pad(g.intensities, ((0, 0), (0, width - g.intensities.shape[-1]))) for g in (a, b)]
+    return Jump(wide[0] + wide[1])
 
 
 def _raise_covariance(g: Diffusion, rank: int, dim: int) -> jax.Array:

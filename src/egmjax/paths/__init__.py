@@ -1,6 +1,7 @@
 """Paths from prior to data: schedules, Gaussian paths, masked mixtures, given components, products."""
 
 from ._base import Path
+from ._discrete import DiscretePath, MetricPath
 from ._gaussian import Angle, EndpointBelief, GaussianPath, stationary_path
 from ._given import GivenPath
 from ._masked import MaskedPath
@@ -19,17 +20,20 @@ from ._schedules import (
     VariancePreserving,
     derivative,
 )
+from ._uniform import UniformPath
 
 __all__ = [
     "Angle",
     "CondOT",
     "Cosine",
+    "DiscretePath",
     "EndpointBelief",
     "GaussianPath",
     "GaussianSchedule",
     "GivenPath",
     "Linear",
     "MaskedPath",
+    "MetricPath",
     "MixturePath",
     "MixtureSchedule",
     "Ordered",
@@ -37,6 +41,7 @@ __all__ = [
     "Polynomial",
     "ProductPath",
     "Trigonometric",
+    "UniformPath",
     "VarianceExploding",
     "VariancePreserving",
     "derivative",

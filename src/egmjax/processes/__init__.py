@@ -9,10 +9,13 @@ from ._condition import condition
 from ._diffusion import DiffusionProcess
 from ._flow import FlowProcess
 from ._gaussian import GaussianProcess
+from ._guidance import guide
 from ._jump import JumpProcess
 from ._masked import MaskedProcess
 from ._mixture import MixtureProcess
 from ._product import ProductProcess
+from ._pure_diffusion import PureDiffusionProcess
+from ._rates import RateProcess
 from ._superposition import SuperpositionProcess
 
 __all__ = [
@@ -26,7 +29,10 @@ __all__ = [
     "PredictFn",
     "Process",
     "ProductProcess",
+    "PureDiffusionProcess",
+    "RateProcess",
     "SuperpositionProcess",
     "at_condition",
     "condition",
+    "guide",
 ]

@@ -101,6 +101,14 @@ class Process:
     def generator(self, prediction: Any, xt: Any, t: Scalar) -> Generator:
         raise NotImplementedError
 
+    def backward_generator(self, prediction: Any, xt: Any, t: Scalar) -> Generator:
+        """Coefficients of the same marginals followed backwards in time: `d/dt E f = -E (Lbar f)`.
+
+        For `generators.predictor_corrector`. Often infinite at `t=0`. Raises `NotImplementedError` for processes
+        that state none.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no backward generator")
+
     def step(
         self, key: jax.Array, xt: Any, predict_fn: PredictFn, t: Scalar, s: Scalar, prediction: Any = None
     ) -> tuple[Any, jax.Array]:

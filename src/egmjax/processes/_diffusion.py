@@ -61,6 +61,16 @@ class DiffusionProcess(GaussianProcess):
 
     def generator(self, prediction: jax.Array, xt: jax.Array, t: Scalar) -> Diffusion:
         """Infinite at `t=0` where `alpha = 0`: the endpoint is forgotten there at once."""
+        added = self._added(prediction, xt, t)
+        return Diffusion(self.path.velocity(prediction, xt, t) + added.drift, added.covariance)
+
+    def backward_generator(self, prediction: jax.Array, xt: jax.Array, t: Scalar) -> Diffusion:
+        """The flow backwards, the noise and its score as ever."""
+        added = self._added(prediction, xt, t)
+        return Diffusion(-self.path.velocity(prediction, xt, t) + added.drift, added.covariance)
+
+    def _added(self, prediction: jax.Array, xt: jax.Array, t: Scalar) -> Diffusion:
+        """What a diffusion has that the flow has not: Langevin dynamics of the marginal."""
         path, angle = self.path, self.path.angle(t)
         speed, cot = path.angular_speed(t), angle.cos / angle.sin
         _, std = path.reference_moments(t)
@@ -68,7 +78,7 @@ class DiffusionProcess(GaussianProcess):
         covariance = 2.0 * self.noise * speed * cot * std**2
         if covariance.ndim:
             covariance = jnp.broadcast_to(covariance, path.shape).reshape(-1)
-        return Diffusion(path.velocity(prediction, xt, t) + self.noise * speed * std * drift, covariance)
+        return Diffusion(self.noise * speed * std * drift, covariance)
 
     def step(
         self,

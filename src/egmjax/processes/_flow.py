@@ -48,6 +48,9 @@ class FlowProcess(GaussianProcess):
     def generator(self, prediction: jax.Array, xt: jax.Array, t: Scalar) -> Flow:
         return Flow(self.path.velocity(prediction, xt, t))
 
+    def backward_generator(self, prediction: jax.Array, xt: jax.Array, t: Scalar) -> Flow:
+        return Flow(-self.path.velocity(prediction, xt, t))
+
     def step(
         self,
         key: jax.Array,

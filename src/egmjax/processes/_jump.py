@@ -1,4 +1,8 @@
-"""What jump processes on a mixture path share: predictions, the weighting of their divergence, backward kernel."""
+"""What jump processes of independent sites share: predictions, rates that are linear in the posterior, backward kernel.
+
+posterior     D_i(z) = P(x_1[i] = z | x_t) of a raw prediction
+intensities   Q[i, y] = sum_z D_i(z) Q^z[i, y], the rates given `x_1[i] = z` averaged
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from .._pytree import frozen_pytree, static
-from ..paths import MaskedPath, MixturePath
+from ..generators import Jump
+from ..paths import DiscretePath, MaskedPath, MixturePath
 from ..paths._base import Scalar, is_one
 from ._base import PredictFn, Process
 
@@ -21,7 +26,7 @@ class JumpProcess(Process):
     for another one.
     """
 
-    mixture: MaskedPath | MixturePath
+    mixture: MaskedPath | MixturePath | DiscretePath
     weighting: Literal["rate", "uniform"] = static(default="rate")
 
     def __post_init__(self) -> None:
@@ -34,6 +39,24 @@ class JumpProcess(Process):
 
     def prediction_shape(self) -> tuple[int, ...]:
         return (self.mixture.sites, self.mixture.num_states)
+
+    def posterior(self, prediction: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
+        """`log D_i(z)`, `[sites, S]`, of a raw prediction."""
+        raise NotImplementedError
+
+    def intensities(self, posterior: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
+        """Off-diagonal rates `[sites, S]` for a posterior `D [sites, S]` of probabilities; linear in it."""
+        raise NotImplementedError
+
+    def generator(self, prediction: jax.Array, xt: jax.Array, t: Scalar) -> Jump:
+        return Jump(self.intensities(jnp.exp(self.posterior(prediction, xt, t)), xt, t))
+
+    def log_ratios(self, predict_fn: PredictFn, xt: jax.Array, t: Scalar) -> jax.Array:
+        """`log p_t(x_t[i <- y]) - log p_t(x_t)` of the model, `[sites, symbols]`; the mask counts as a symbol.
+
+        For `generators.metropolis` and `generators.gibbs`.
+        """
+        raise NotImplementedError
 
     def weighted_target(
         self, weights: jax.Array, xt: jax.Array, xr: jax.Array, t: Scalar, r: Scalar = 1.0

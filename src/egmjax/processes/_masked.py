@@ -20,9 +20,9 @@ import jax.numpy as jnp
 from .._pytree import frozen_pytree
 from ..generators import Jump
 from ..losses import cross_entropy
-from ..paths import MaskedPath
+from ..paths import MaskedPath, derivative
 from ..paths._base import Scalar, check_times, is_one
-from ..paths._masked import _nonzero
+from ..paths._masked import _log, _nonzero
 from ._base import PredictFn
 from ._jump import JumpProcess
 
@@ -94,9 +94,34 @@ class MaskedProcess(JumpProcess):
         weight = self.path.hazard(t) if self.weighting == "rate" else 1.0
         return jnp.sum(jnp.where(xt == self.path.mask, weight * entropy, 0.0))
 
-    def generator(self, prediction: jax.Array, xt: jax.Array, t: Scalar) -> Jump:
+    def posterior(self, prediction: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
+        """The softmax where masked; a symbol that shows is certain."""
+        known = _log((xt[:, None] == jnp.arange(self.path.num_states)[None, :]).astype(float))
+        return jnp.where((xt == self.path.mask)[:, None], jax.nn.log_softmax(prediction, axis=-1), known)
+
+    def intensities(self, posterior: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
         hazard = jnp.where(xt == self.path.mask, self.path.hazard(t), 0.0)
-        return Jump(hazard[:, None] * jax.nn.softmax(prediction, axis=-1))
+        return hazard[:, None] * posterior
+
+    def backward_generator(self, prediction: jax.Array, xt: jax.Array, t: Scalar) -> Jump:
+        """Symbols are masked at `kappa'_i / kappa_i`; one column more than `generator`, for the mask."""
+        path = self.path
+        kappa, slope = derivative(path.kappa, t)
+        loss = jnp.where(xt == path.mask, 0.0, slope / _nonzero(kappa))
+        return Jump(loss[:, None] * (jnp.arange(path.num_states + 1) == path.mask)[None, :])
+
+    def log_ratios(self, predict_fn: PredictFn, xt: jax.Array, t: Scalar) -> jax.Array:
+        """From the odds `kappa_i D_i(y)` of a symbol to `1 - kappa_i` of the mask, the site being hidden.
+
+        `[sites, S + 1]`; `sites` network calls.
+        """
+        path, sites = self.path, jnp.arange(self.path.sites)
+        hidden = jnp.where(sites[:, None] == sites[None, :], path.mask, xt[None, :])
+        logits = jax.vmap(lambda x, i: predict_fn(x, t)[i])(hidden, sites)
+        kappa = path.kappa(t)[:, None]
+        symbols = jax.nn.log_softmax(logits, axis=-1) + _log(kappa)
+        log_probs = jnp.concatenate([symbols, _log(1.0 - kappa)], axis=-1)
+        return log_probs - jnp.take_along_axis(log_probs, xt[:, None], axis=-1)
 
     def step(
         self,

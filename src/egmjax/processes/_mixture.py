@@ -63,7 +63,6 @@ class MixtureProcess(JumpProcess):
         return jax.nn.softmax(site_logits + _log(self.path.likelihood(xt, t)))
 
     def posterior(self, prediction: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
-        """`log D_i(z)`, `[sites, S]`, of a raw prediction."""
         likelihood = _log(self.path.likelihood(xt, t))
         return jax.nn.log_softmax(prediction + self.path.log_prior[None, :] + likelihood, axis=-1)
 
@@ -80,13 +79,23 @@ class MixtureProcess(JumpProcess):
         if self.weighting == "uniform":
             return jnp.sum(cross_entropy(target, log_posterior))
         # a log(a / b) - a + b without the terms of the target alone, which may be negative for r < 1
-        aim = self._intensities(target, xt, t)
-        rates = self._intensities(jnp.exp(log_posterior), xt, t)
+        aim = self.intensities(target, xt, t)
+        rates = self.intensities(jnp.exp(log_posterior), xt, t)
         return jnp.sum(rates - aim * jnp.log(jnp.where(rates > 0, rates, 1.0)))
 
-    def generator(self, prediction: jax.Array, xt: jax.Array, t: Scalar) -> Jump:
+    def intensities(self, posterior: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
         """Infinite at `t=0`, where the noising chain redraws every site at once."""
-        return Jump(self._intensities(jnp.exp(self.posterior(prediction, xt, t)), xt, t))
+        away = xt[:, None] != jnp.arange(self.path.num_states)[None, :]
+        rate = self.path.loss_rate(t) * jnp.exp(self.path.log_prior)[xt]
+        return jnp.where(away, rate[:, None] * self._pulled(posterior, xt, t, t), 0.0)
+
+    def backward_generator(self, prediction: jax.Array, xt: jax.Array, t: Scalar) -> Jump:
+        """The noising chain, seen backwards: every site redrawn from the prior at `kappa'_i / kappa_i`."""
+        return Jump(self.path.loss_rate(t)[:, None] * jnp.exp(self.path.log_prior)[None, :])
+
+    def log_ratios(self, predict_fn: PredictFn, xt: jax.Array, t: Scalar) -> jax.Array:
+        """`log sum_z D_i(z) p_{t|1}(y | z) / p_{t|1}(x_t[i] | z)`; one network call."""
+        return _log(self._pulled(jnp.exp(self.posterior(predict_fn(xt, t), xt, t)), xt, t, t))
 
     def step(
         self,
@@ -115,11 +124,6 @@ class MixtureProcess(JumpProcess):
         kappa = self.path.kappa(s)[:, None]
         total = jnp.sum(ratio, axis=-1, keepdims=True)
         return kappa * ratio + (1.0 - kappa) * jnp.exp(self.path.log_prior)[None, :] * total
-
-    def _intensities(self, posterior: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
-        away = xt[:, None] != jnp.arange(self.path.num_states)[None, :]
-        rate = self.path.loss_rate(t) * jnp.exp(self.path.log_prior)[xt]
-        return jnp.where(away, rate[:, None] * self._pulled(posterior, xt, t, t), 0.0)
 
     def _moved(self, xt: jax.Array, xs: jax.Array, gain: jax.Array) -> jax.Array:
         log_prior = self.path.log_prior

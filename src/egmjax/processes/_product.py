@@ -78,6 +78,9 @@ class ProductProcess(Process):
     def generator(self, prediction: Any, xt: Any, t: Scalar) -> Generator:
         return tuple(p.generator(b, x, t) for p, b, x in zip(self.processes, prediction, xt))
 
+    def backward_generator(self, prediction: Any, xt: Any, t: Scalar) -> Generator:
+        return tuple(p.backward_generator(b, x, t) for p, b, x in zip(self.processes, prediction, xt))
+
     def step(
         self, key: jax.Array, xt: Any, predict_fn: PredictFn, t: Scalar, s: Scalar, prediction: Any = None
     ) -> tuple[Any, jax.Array]:
