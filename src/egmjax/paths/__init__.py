@@ -1,8 +1,25 @@
 """Paths from prior to data: schedules, Gaussian paths, masked mixtures, given components, products."""
 
 from ._base import Path
+from ._coupling import MaximalCoupling, conditional_coupling
 from ._gaussian import Angle, EndpointBelief, GaussianPath, stationary_path
 from ._given import GivenPath
+from ._jump_law import (
+    JumpCoordinates,
+    backward_jump_rate,
+    backward_landing_cdf,
+    backward_landing_density,
+    backward_landing_ppf,
+    jump_coordinates,
+    jump_rate,
+    landing_cdf,
+    landing_density,
+    landing_masses,
+    landing_normalizer,
+    landing_ppf,
+    landing_roots,
+    survival,
+)
 from ._masked import MaskedPath
 from ._mixture import MixturePath
 from ._product import ProductPath
@@ -28,8 +45,10 @@ __all__ = [
     "GaussianPath",
     "GaussianSchedule",
     "GivenPath",
+    "JumpCoordinates",
     "Linear",
     "MaskedPath",
+    "MaximalCoupling",
     "MixturePath",
     "MixtureSchedule",
     "Ordered",
@@ -39,6 +58,20 @@ __all__ = [
     "Trigonometric",
     "VarianceExploding",
     "VariancePreserving",
+    "backward_jump_rate",
+    "backward_landing_cdf",
+    "backward_landing_density",
+    "backward_landing_ppf",
+    "conditional_coupling",
     "derivative",
+    "jump_coordinates",
+    "jump_rate",
+    "landing_cdf",
+    "landing_density",
+    "landing_masses",
+    "landing_normalizer",
+    "landing_ppf",
+    "landing_roots",
     "stationary_path",
+    "survival",
 ]

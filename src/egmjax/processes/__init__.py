@@ -9,6 +9,8 @@ from ._condition import condition
 from ._diffusion import DiffusionProcess
 from ._flow import FlowProcess
 from ._gaussian import GaussianProcess
+from ._gaussian_jump import GaussianJumpProcess
+from ._heads import BinnedHead, Head, ResidualHead
 from ._jump import JumpProcess
 from ._masked import MaskedProcess
 from ._mixture import MixtureProcess
@@ -17,15 +19,19 @@ from ._superposition import SuperpositionProcess
 
 __all__ = [
     "AmortizedProcess",
+    "BinnedHead",
     "DiffusionProcess",
     "FlowProcess",
+    "GaussianJumpProcess",
     "GaussianProcess",
+    "Head",
     "JumpProcess",
     "MaskedProcess",
     "MixtureProcess",
     "PredictFn",
     "Process",
     "ProductProcess",
+    "ResidualHead",
     "SuperpositionProcess",
     "at_condition",
     "condition",

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..paths import GivenPath
+from ..paths import GaussianPath, GivenPath
 from ..paths._base import Scalar, as_time
 from ..processes import AmortizedProcess, MaskedProcess, PredictFn, Process, at_condition
 from ..processes._masked import log_symbol_prob
@@ -52,6 +52,24 @@ def time_grid(num_steps: int) -> np.ndarray:
     if num_steps < 1:
         raise ValueError(f"num_steps: at least 1, got {num_steps}")
     return np.linspace(0.0, 1.0, num_steps + 1)
+
+
+def last_step_grid(path: GaussianPath, num_steps: int, last_scale: float) -> np.ndarray:
+    """Times from 0 to 1 whose last step starts where the reference's belief about `x_1` has scale `last_scale`.
+
+    In units of the reference's own scale: about the width of a bin for jumps on R^d. Before that, equally spaced.
+    Raises `ValueError` below two steps or for a scale outside `(0, 1)`.
+    """
+    if num_steps < 2:
+        raise ValueError(f"num_steps: at least 2, got {num_steps}")
+    if not 0 < last_scale < 1:
+        raise ValueError(f"last_scale: a number in (0, 1), got {last_scale}")
+    low, high = 0.0, 1.0
+    for _ in range(40):
+        middle = 0.5 * (low + high)
+        wide = np.max(path.angle(middle).cos) > last_scale
+        low, high = (middle, high) if wide else (low, middle)
+    return np.append(np.linspace(0.0, low, num_steps), 1.0)
 
 
 def grid_sampler(process: Process, times: Any, *, observer: Observer | None = None) -> Sampler:
