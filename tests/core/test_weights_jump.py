@@ -13,6 +13,7 @@ from egmjax._pytree import frozen_pytree
 from egmjax.estimators import psi_from_energy, snis
 from egmjax.generators import RealJump, action, scale, superpose
 from egmjax.paths import GaussianPath, stationary_path
+from egmjax.paths._intervals import log_interval_mass
 from egmjax.processes import (
     BinnedHead,
     DiffusionProcess,
@@ -53,12 +54,12 @@ def posterior_of(process, mixture):
         share = jax.nn.softmax(jnp.log(weights) - 0.5 * (away**2 / variance + jnp.log(variance)))
         centre, spread = means + alpha * scales**2 / variance * away, scales * sigma / jnp.sqrt(variance)
         edges = path.mean + path.scale * head.edges
-        cdf = jax.scipy.special.ndtr((edges[None] - centre[:, None]) / spread[:, None])
+        distances = (edges[None] - centre[:, None]) / spread[:, None]
+        log_mass = jnp.log(share)[:, None] + log_interval_mass(distances[:, :-1], distances[:, 1:])
         belief = path.endpoint_belief(x, t)
-        reference = jnp.diff(
-            jax.scipy.special.ndtr((edges - belief.mean[0]) / jnp.maximum(belief.scale, 1e-6))
-        )
-        return jnp.log((share @ jnp.diff(cdf, axis=-1) + 1e-30) / (reference + 1e-30))[None]
+        distances = (edges - belief.mean[0]) / jnp.maximum(belief.scale, 1e-6)
+        reference = log_interval_mass(distances[:-1], distances[1:])
+        return jnp.clip(jax.nn.logsumexp(log_mass, axis=0) - reference, -60.0, 60.0)[None]
 
     return predict
 
@@ -132,7 +133,7 @@ def test_forward_equation_given_an_endpoint(name, x64):
     process = GaussianJumpProcess(path, head=BinnedHead(4, 2.0))
     centre = float(process.head.atoms(path)[0, 2])
     prediction = jnp.where(jnp.arange(4) == 2, 0.0, -400.0)[None]
-    nodes = np.linspace(-9.0, 9.0, 6001)
+    nodes = np.linspace(-9.0, 9.0, 12_001)
     weights = norm.pdf(nodes) * (nodes[1] - nodes[0])
 
     @jax.jit
@@ -157,7 +158,7 @@ def test_forward_equation_given_an_endpoint(name, x64):
         )
         worst = max(worst, np.abs(slope(means, t) - right).max())
     print(f"{name}: worst residual {worst:.1e}")
-    assert worst < 2e-6  # the trapezoid rule at the kinks of the rate
+    assert worst < 1e-6  # of the trapezoid rule, at the kinks of the rate
 
 
 def test_bins_imply_the_residual_of_a_step_density(x64):
@@ -240,7 +241,7 @@ def test_last_step_starts_where_asked():
         GaussianPath(gaussian_path("condot").schedule, scale=2.0, shape=(1,)),
     ):
         times = last_step_grid(path, 5, 0.1)
-        assert times[0] == 0 and times[-1] == 1 and len(times) == 6
+        assert (times[0], times[-1], len(times)) == (0, 1, 6)
         np.testing.assert_allclose(path.angle(times[-2]).cos, 0.1, rtol=1e-3)
 
 
@@ -257,4 +258,4 @@ class AtomForgotten(GaussianJumpProcess):
 def test_faults_are_detected():
     process = jump_of(1, 12, kind=AtomForgotten)
     _, log_w = roll_out(process, LINE, garbage(process, gain=0.6), grid_of(process, 4), 20_000)
-    assert weight_score(log_w, LOG_Z)[0] > 10
+    assert weight_score(log_w, LOG_Z)[0] > 6
