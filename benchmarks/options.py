@@ -158,6 +158,8 @@ class ThreePeaksOptions(FlowOptions):
     """Three Gaussian peaks of unequal widths on the line, by a flow or by jumps."""
 
     scale: float = 1.5
+    bins: int = 192
+    reach: float = 2.5
 
 
 @dataclass(kw_only=True)
@@ -170,6 +172,7 @@ class Gmm25Options(FlowOptions):
     """25 equal Gaussian modes on a square grid in the plane, by a flow."""
 
     scale: float = 8.0
+    reach: float = 1.75
     num_proposals: int = 1024
 
 

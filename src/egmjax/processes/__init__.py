@@ -15,6 +15,7 @@ from ._jump import JumpProcess
 from ._masked import MaskedProcess
 from ._mixture import MixtureProcess
 from ._product import ProductProcess
+from ._rate_jump import RateJumpProcess
 from ._superposition import SuperpositionProcess
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "PredictFn",
     "Process",
     "ProductProcess",
+    "RateJumpProcess",
     "ResidualHead",
     "SuperpositionProcess",
     "at_condition",

@@ -8,9 +8,9 @@
 `K_b` is the maximal coupling of `p_t(. | z_b)` and `p_s(. | z_b)` and `Kbar_b` its time reversal, so one endpoint's
 marginals are carried along exactly by a step of any length. Both kernels are evaluated as sums over bins, the atom at
 `x_t` included. Since the `z_b` are fixed, each has mass wherever the other one has, and `E[w] = Z` whatever the network
-says. With an exact one in one dimension the ESS tends to one as bins get finer. The last step, to `t=1`, draws a bin and
-the reference's belief within it; backwards it is `p_{t|1}`. It is best taken from where `sigma` is about a bin wide
-(`simulators.last_step_grid`): later than that, centres do not stand for bins.
+says. With an exact one in one dimension the ESS tends to one as bins get finer. The last step, to `t=1`, draws a bin
+and the reference's belief within it; backwards it is `p_{t|1}`. It is best taken from where `sigma` is about a bin
+wide (`simulators.last_step_grid`): later than that, centres do not stand for bins.
 """
 
 from __future__ import annotations
