@@ -132,8 +132,13 @@ class SpinGlassOptions(LatticeOptions):
 class FlowOptions(Options):
     """Defaults shared by targets on R^d and mixed spaces."""
 
-    process: Literal["flow", "diffusion", "flow+diffusion"] = "flow"
-    """What the real coordinates follow. flow+diffusion: each step is one or the other, with equal probability."""
+    process: Literal["flow", "diffusion", "flow+diffusion", "jump", "flow+jump"] = "flow"
+    """What the real coordinates follow; a sum: each step is one or the other, with equal probability. jump, flow+jump:
+    the network predicts bins of the endpoint (not with bootstrap: they are targets at r = 1 only)."""
+    bins: int = 64
+    """Bins of every real coordinate (jump and flow+jump only)."""
+    reach: float = 4.0
+    """Bins cover this many standard deviations of the reference to either side; the outer two are open."""
     noise: float = 1.0
     """Noise of the diffusion in units of the path's own; at 1 it is the time reversal of the noising. Without effect
     on a flow."""
@@ -151,9 +156,18 @@ class FlowOptions(Options):
     power: float = 1.0
     """Above 1, more of the time is spent near the data: for modes much narrower than scale."""
     num_steps: int | None = None
-    """Steps of the sampler from t=0 to t=1; None is 40 for a flow and 100 where there is noise."""
+    """Steps of the sampler from t=0 to t=1; None is 40 for a flow, 20 where there are jumps and 100 with noise."""
     stepper: Literal["heun", "euler"] = "heun"
     """Heun is of order two with two network calls a step, Euler of order one with one."""
+
+
+@dataclass(kw_only=True)
+class ThreePeaksOptions(FlowOptions):
+    """Three Gaussian peaks of unequal widths on the line, by a flow or by jumps."""
+
+    scale: float = 1.5
+    bins: int = 192
+    reach: float = 2.5
 
 
 @dataclass(kw_only=True)
@@ -166,6 +180,7 @@ class Gmm25Options(FlowOptions):
     """25 equal Gaussian modes on a square grid in the plane, by a flow."""
 
     scale: float = 8.0
+    reach: float = 1.75
     num_proposals: int = 1024
 
 
@@ -229,6 +244,7 @@ TARGETS: dict[str, type[Options]] = {
     "ising": IsingOptions,
     "potts": PottsOptions,
     "spin-glass": SpinGlassOptions,
+    "three-peaks": ThreePeaksOptions,
     "three-modes": ThreeModesOptions,
     "gmm25": Gmm25Options,
     "gmm40": Gmm40Options,
@@ -252,6 +268,7 @@ COUNTS = (
     "num_exact",
     "checkpoint_every",
     "num_steps",
+    "bins",
 )
 _NOT_CONFIGURATION = ("out", "resume", "overwrite")
 
@@ -286,10 +303,15 @@ def check(options: Options) -> None:
         value = getattr(options, name, 1)
         if value is not None and value < 1:
             raise ValueError(f"{name}: at least 1, got {value}")
-    for name in ("learning_rate", "clip_norm", "scale", "noise", "bootstrap_step", "refresh_step"):
+    for name in ("learning_rate", "clip_norm", "scale", "noise", "reach", "bootstrap_step", "refresh_step"):
         value = getattr(options, name, 1.0)
         if not 0 < value < math.inf:
             raise ValueError(f"{name}: must be positive and finite, got {value}")
+    process = getattr(options, "process", "")
+    if "jump" in process and options.objective == "bootstrap":
+        raise ValueError("objective: bins of the endpoint are targets at r=1 only, so jumps cannot bootstrap")
+    if "jump" in process and (getattr(options, "bins", 2) < 2 or getattr(options, "num_steps", None) == 1):
+        raise ValueError("bins: jumps need at least two bins and two steps")
     power = getattr(options, "power", 1.0)
     if not 1 <= power < math.inf:
         raise ValueError(f"power: at least 1 and finite, got {power}")

@@ -15,8 +15,10 @@ from egmjax.mcmc import refreshing_moves
 from egmjax.networks import LatticeNet, ResidualMLP
 from egmjax.paths import GaussianPath, Linear, MaskedPath, MixturePath, Ordered, stationary_path
 from egmjax.processes import (
+    BinnedHead,
     DiffusionProcess,
     FlowProcess,
+    GaussianJumpProcess,
     MaskedProcess,
     MixtureProcess,
     Process,
@@ -24,7 +26,7 @@ from egmjax.processes import (
     SuperpositionProcess,
 )
 from egmjax.proposals import reference_posterior
-from egmjax.simulators import Sampler, first_hitting_sampler, grid_sampler, time_grid
+from egmjax.simulators import Sampler, first_hitting_sampler, grid_sampler, scale_spacing, time_grid
 from egmjax.states import Categorical, Real, Space
 from egmjax.targets import (
     Funnel,
@@ -100,7 +102,7 @@ def build(name: str, options: Options) -> Setup:
     if isinstance(process, MaskedProcess):
         sampler = first_hitting_sampler(process)
     else:
-        sampler = grid_sampler(process, time_grid(_num_steps(options)))
+        sampler = grid_sampler(process, _times(options, process))
     networks = _networks(options, target, process)
     psi_fn = psi_from_energy(target.energy, process.path)
     objective = make_objective(options, process, networks, psi_fn, target.site_energies)
@@ -140,6 +142,8 @@ def _num_steps(options: Options) -> int:
     assert isinstance(options, (FlowOptions, LatticeOptions))
     if options.num_steps is not None:
         return options.num_steps
+    if "jump" in options.process:
+        return 20
     return 40 if options.process == "flow" else 100
 
 
@@ -150,6 +154,17 @@ def energies_of_an_example(options: ObjectiveOptions, objective: Objective, spac
     parts = space if isinstance(space, tuple) else (space,)
     changes = sum(part.sites * part.num_states for part in parts if isinstance(part, Categorical))
     return objective.num_energies + changes * (options.num_proposals if options.objective == "snis" else 1)
+
+
+def _times(options: Options, process: Process) -> np.ndarray:
+    """Equally spaced; where there are jumps the last step starts where the endpoint is known to a bin."""
+    parts = process.processes if isinstance(process, ProductProcess) else (process,)
+    for part in parts:
+        binned = part.processes[-1] if isinstance(part, SuperpositionProcess) else part
+        if isinstance(binned, GaussianJumpProcess):
+            spacing = scale_spacing(binned.path, float(binned.head.width))
+            return time_grid(_num_steps(options), spacing)
+    return time_grid(_num_steps(options))
 
 
 def energies_of_a_move(space: Space) -> int:
@@ -172,6 +187,7 @@ def _target(name: str, options: Options) -> Target:
         case FunnelOptions():
             return Funnel()
     simple: dict[str, Callable[[], Target]] = {
+        "three-peaks": GaussianMixture.three_peaks,
         "three-modes": GaussianMixture.three_modes,
         "gmm25": GaussianMixture.gmm25,
         "gb-rbm": GaussianBernoulliRBM.six_modes,
@@ -200,6 +216,12 @@ def _process(options: Options, space: Space) -> Process:
 
 
 def _real_process(options: FlowOptions, path: GaussianPath) -> Process:
+    if "jump" in options.process:
+        head = BinnedHead(options.bins, options.reach)
+        jump = GaussianJumpProcess(path, head=head)
+        if options.process == "jump":
+            return jump
+        return SuperpositionProcess((FlowProcess(path, stepper=options.stepper, head=head), jump), (0.5, 0.5))
     flow = FlowProcess(path, stepper=options.stepper)
     diffusion = DiffusionProcess(path, options.noise)
     if options.process == "flow+diffusion":

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from egmjax.estimators import snis
-from egmjax.generators import Diffusion, Flow, Jump, Superposition
+from egmjax.generators import Diffusion, Flow, Jump, RealJump, Superposition
 from egmjax.paths import (
     CondOT,
     Cosine,
@@ -33,8 +33,10 @@ from egmjax.paths import (
 )
 from egmjax.processes import (
     AmortizedProcess,
+    BinnedHead,
     DiffusionProcess,
     FlowProcess,
+    GaussianJumpProcess,
     MaskedProcess,
     MixtureProcess,
     ProductProcess,
@@ -179,6 +181,7 @@ PATHS = {
     "product": _product_path,
 }
 
+
 PROCESSES = {
     "flow_heun": lambda: FlowProcess(gaussian_path("trigonometric")),
     "flow_steep": lambda: FlowProcess(gaussian_path("variance_exploding")),
@@ -193,6 +196,7 @@ PROCESSES = {
         (0.5, 0.5),
         separate=True,
     ),
+    "gaussian_jump": lambda: GaussianJumpProcess(gaussian_path("condot"), head=BinnedHead(6, 2.5)),
     "mixture_uniform": lambda: MixtureProcess(mixture_path("polynomial")),
     "mixture_prior": lambda: MixtureProcess(mixture_path("linear", [0.5, 0.2, 0.3]), weighting="uniform"),
     "rates_coupling": lambda: RateProcess(PATHS["metric"]()),
@@ -286,6 +290,12 @@ GENERATORS = {  # generator, a state it acts on
     "jump": lambda: (
         Jump(jnp.array([[0.2, 0.0, 1.0], [0.0, 0.0, 0.0]])),
         jnp.array([3, 1], dtype=jnp.int32),
+    ),
+    "real_jump": lambda: (
+        RealJump(
+            jnp.array([[0.2, 0.4, 1.0], [0.1, 0.0, 0.3]]), jnp.array([[0.5, -1.0, 2.0], [0.3, 0.1, -0.4]])
+        ),
+        jnp.array([0.2, 0.7]),
     ),
     "superposition": lambda: (
         Superposition((Flow(jnp.array([0.3, -1.0])), Jump(jnp.array([[0.2, 0.5], [0.1, 0.0]])))),

@@ -36,9 +36,10 @@ def reflected(path, xr, xt, t, r):
         raise
 
 
-def latest(path):
-    """A conditioning time: that of the data where the path knows no other."""
-    return jnp.asarray(0.8) if path.is_markov else 1.0
+def latest(path, process=None):
+    """A conditioning time: that of the data where the path, or the process, knows no other."""
+    is_any = path.is_markov and (process is None or process.can_bootstrap)
+    return jnp.asarray(0.8) if is_any else 1.0
 
 
 def all_of_path(path, key, xt, xs, xr, t, s):
@@ -96,7 +97,7 @@ def test_path_float_types(name, precision):
 def all_of_process(process, key, xt, xs, xr, t, s):
     predict_fn = garbage(process)
     prediction = predict_fn(xt, t)
-    target = process.target(xt, xr, t, latest(process.path))
+    target = process.target(xt, xr, t, latest(process.path, process))
     state, increment = process.step(key, xt, predict_fn, t, s)
     x1 = process.sample_endpoint(key, prediction, xt, t)
     return {
@@ -146,7 +147,7 @@ def test_divergence_has_finite_gradients(name):
     _, xt, _, xr, t, _ = draws(process.path, 1)[0]
 
     def loss(process, prediction, xt, xr, t):
-        return process.divergence(process.target(xt, xr, t, latest(process.path)), prediction, xt, t)
+        return process.divergence(process.target(xt, xr, t, latest(process.path, process)), prediction, xt, t)
 
     check_gradients(loss, process, garbage(process)(xt, t), xt, xr, t)
 

@@ -75,15 +75,16 @@ def snis(
     `Target.site_energies`), replaces one-hot symbols by these laws: the same mean, less variance; `r = 1` only.
 
     Cost: `num_proposals` draws and evaluations of `psi_fn`; memory of `chunk_size` of them. Raises `ValueError`
-    for `num_proposals < 1`, `chunk_size < 1`, `t >= r`, `r < 1` on a path that is not Markov or with `site_logits_fn`.
+    for `num_proposals < 1`, `chunk_size < 1`, `t >= r`, `r < 1` on a path that is not Markov, for a
+    process that cannot bootstrap, or with `site_logits_fn`.
     """
     if num_proposals < 1:
         raise ValueError(f"num_proposals: at least 1, got {num_proposals}")
     if chunk_size < 1:
         raise ValueError(f"chunk_size: at least 1, got {chunk_size}")
     check_times(t, r)
-    if not process.path.is_markov and not is_one(r):
-        raise ValueError("r: this path is not Markov in r, so only r=1 exists")
+    if not process.can_bootstrap and not is_one(r):
+        raise ValueError("r: the target of this process exists at r=1 only")
     if site_logits_fn is not None and not is_one(r):
         raise ValueError("site_logits_fn: one-site conditionals are known at r=1 only")
     size = min(chunk_size, num_proposals)

@@ -2,13 +2,14 @@
 
 from ._algebra import action, scale, superpose
 from ._combine import gibbs, guided, langevin, metropolis, predictor_corrector
-from ._generators import Diffusion, Flow, Generator, Jump, Superposition
+from ._generators import Diffusion, Flow, Generator, Jump, RealJump, Superposition
 
 __all__ = [
     "Diffusion",
     "Flow",
     "Generator",
     "Jump",
+    "RealJump",
     "Superposition",
     "action",
     "gibbs",

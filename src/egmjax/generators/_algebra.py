@@ -8,12 +8,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ._generators import KINDS, Diffusion, Flow, Generator, Jump, Superposition
+from ._generators import KINDS, Diffusion, Flow, Generator, Jump, RealJump, Superposition
 
 
 def scale(generator: Generator, factor: jax.typing.ArrayLike) -> Generator:
     """`factor * L`: every coefficient times a scalar; products and superpositions part by part."""
-    return jax.tree.map(lambda a: a * factor, generator)
+
+    def times(part: Any) -> Any:
+        if isinstance(part, RealJump):  # where it lands is no coefficient
+            return part._replace(intensities=part.intensities * factor)
+        return part * factor
+
+    return jax.tree.map(times, generator, is_leaf=lambda part: isinstance(part, RealJump))
 
 
 def superpose(generators: Sequence[Generator], weights: Sequence[jax.typing.ArrayLike]) -> Generator:
@@ -40,6 +46,7 @@ def superpose(generators: Sequence[Generator], weights: Sequence[jax.typing.Arra
     flow: Any = None
     diffusion: Any = None
     jump: Any = None
+    real_jump: Any = None
     for g in _flatten([scale(g, w) for g, w in zip(generators, weights)]):
         match g:
             case Flow():
@@ -48,9 +55,11 @@ def superpose(generators: Sequence[Generator], weights: Sequence[jax.typing.Arra
                 diffusion = g if diffusion is None else _add_diffusions(diffusion, g)
             case Jump():
                 jump = g if jump is None else _add_jumps(jump, g)
+            case RealJump():
+                real_jump = g if real_jump is None else _join_nodes(real_jump, g)
     if flow is not None and diffusion is not None:
         flow, diffusion = None, Diffusion(diffusion.drift + flow.velocity, diffusion.covariance)
-    parts = tuple(p for p in (flow, diffusion, jump) if p is not None)
+    parts = tuple(p for p in (flow, diffusion, jump, real_jump) if p is not None)
     return parts[0] if len(parts) == 1 else Superposition(parts)
 
 
@@ -58,8 +67,8 @@ def action(generator: Generator, fn: Callable[[Any], jax.Array], x: Any) -> jax.
     """`(L f)(x)`, a scalar, for a scalar test function `fn` of one state.
 
     Cost: a flow one `jvp`; a diffusion a gradient and, for a matrix covariance, `dim` Hessian products; a
-    jump `sites * symbols` evaluations of `fn`. For a product, the sum over components with the others held
-    fixed.
+    jump `sites * symbols` evaluations of `fn`, one on R^d `dim * nodes`. For a product, the sum over components
+    with the others held fixed.
     """
     match generator:
         case Flow(velocity):
@@ -68,6 +77,8 @@ def action(generator: Generator, fn: Callable[[Any], jax.Array], x: Any) -> jax.
             return jax.jvp(fn, (x,), (drift.astype(x.dtype),))[1] + 0.5 * _trace_hessian(fn, x, covariance)
         case Jump(intensities):
             return _jump_action(intensities, fn, x)
+        case RealJump(intensities, locations):
+            return _real_jump_action(intensities, locations, fn, x)
         case Superposition(parts):
             return sum((action(part, fn, x) for part in parts), start=jnp.zeros(()))
     total = jnp.zeros(())
@@ -100,6 +111,10 @@ def _add_jumps(a: Jump, b: Jump) -> Jump:
     return Jump(wide[0] + wide[1])
 
 
+def _join_nodes(a: RealJump, b: RealJump) -> RealJump:
+    return RealJump(*(jnp.concatenate(pair, axis=-1) for pair in zip(a, b)))
+
+
 def _raise_covariance(g: Diffusion, rank: int, dim: int) -> jax.Array:
     c = jnp.asarray(g.covariance)
     if rank >= 1 and c.ndim == 0:
@@ -125,3 +140,14 @@ def _jump_action(intensities: jax.Array, fn: Callable, x: jax.Array) -> jax.Arra
 
     every = jax.vmap(jax.vmap(change, in_axes=(None, 0)), in_axes=(0, None))
     return jnp.sum(intensities * every(jnp.arange(sites), jnp.arange(symbols)))
+
+
+def _real_jump_action(intensities: jax.Array, locations: jax.Array, fn: Callable, x: jax.Array) -> jax.Array:
+    here, flat = fn(x), x.reshape(-1)
+
+    def change(i: jax.Array, y: jax.Array) -> jax.Array:
+        return fn(flat.at[i].set(y.astype(x.dtype)).reshape(x.shape)) - here
+
+    every = jax.vmap(jax.vmap(change, in_axes=(None, 0)), in_axes=(0, 0))
+    changes = every(jnp.arange(x.size), locations.reshape(x.size, -1))
+    return jnp.sum(intensities.reshape(changes.shape) * changes)

@@ -3,6 +3,7 @@
     Flow        L f(x) = grad f(x) . u
     Diffusion   L f(x) = grad f(x) . b + 1/2 tr(C hess f(x))
     Jump        L f(x) = sum_i sum_y Q[i, y] (f(x[i <- y]) - f(x))
+    RealJump    L f(x) = sum_i sum_n Q[i, n] (f(x[i <- y[i, n]]) - f(x))
 
 `L f = <K f, F>` is linear in the coefficients `F`, so averages over a posterior, superpositions and guidance
 are arithmetic on these values (Holderrieth et al., Generator Matching, section 4). A product of components
@@ -50,11 +51,27 @@ class Jump(NamedTuple):
         return self.intensities / jax.numpy.where(rate > 0, rate, 1.0)
 
 
+class RealJump(NamedTuple):
+    """Jumps on R^d, one coordinate an event: `intensities` and `locations`, both `[*shape, nodes]`.
+
+    A discrete measure of landing points for each coordinate, e.g. the nodes and weights of a quadrature. It is linear
+    in the intensities; measures add by joining their nodes.
+    """
+
+    intensities: jax.Array
+    locations: jax.Array
+
+    @property
+    def rate(self) -> jax.Array:
+        """Rates, the shape of the state."""
+        return self.intensities.sum(-1)
+
+
 class Superposition(NamedTuple):
     """The sum of generators of unlike kinds that act on the same state."""
 
     parts: tuple[Any, ...]
 
 
-Generator: TypeAlias = Flow | Diffusion | Jump | Superposition | tuple["Generator", ...]
-KINDS = (Flow, Diffusion, Jump, Superposition)
+Generator: TypeAlias = Flow | Diffusion | Jump | RealJump | Superposition | tuple["Generator", ...]
+KINDS = (Flow, Diffusion, Jump, RealJump, Superposition)

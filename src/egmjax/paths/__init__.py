@@ -1,9 +1,26 @@
 """Paths from prior to data: schedules, Gaussian paths, masked mixtures, given components, products."""
 
 from ._base import Path
+from ._coupling import MaximalCoupling, conditional_coupling
 from ._discrete import DiscretePath, MetricPath
 from ._gaussian import Angle, EndpointBelief, GaussianPath, stationary_path
 from ._given import GivenPath
+from ._jump_law import (
+    JumpCoordinates,
+    backward_jump_rate,
+    backward_landing_cdf,
+    backward_landing_density,
+    backward_landing_ppf,
+    jump_coordinates,
+    jump_rate,
+    landing_cdf,
+    landing_density,
+    landing_masses,
+    landing_normalizer,
+    landing_ppf,
+    landing_roots,
+    survival,
+)
 from ._masked import MaskedPath
 from ._mixture import MixturePath
 from ._product import ProductPath
@@ -31,8 +48,10 @@ __all__ = [
     "GaussianPath",
     "GaussianSchedule",
     "GivenPath",
+    "JumpCoordinates",
     "Linear",
     "MaskedPath",
+    "MaximalCoupling",
     "MetricPath",
     "MixturePath",
     "MixtureSchedule",
@@ -44,6 +63,20 @@ __all__ = [
     "UniformPath",
     "VarianceExploding",
     "VariancePreserving",
+    "backward_jump_rate",
+    "backward_landing_cdf",
+    "backward_landing_density",
+    "backward_landing_ppf",
+    "conditional_coupling",
     "derivative",
+    "jump_coordinates",
+    "jump_rate",
+    "landing_cdf",
+    "landing_density",
+    "landing_masses",
+    "landing_normalizer",
+    "landing_ppf",
+    "landing_roots",
     "stationary_path",
+    "survival",
 ]

@@ -9,20 +9,26 @@ from ._condition import condition
 from ._diffusion import DiffusionProcess
 from ._flow import FlowProcess
 from ._gaussian import GaussianProcess
+from ._gaussian_jump import GaussianJumpProcess
 from ._guidance import guide
+from ._heads import BinnedHead, Head, ResidualHead
 from ._jump import JumpProcess
 from ._masked import MaskedProcess
 from ._mixture import MixtureProcess
 from ._product import ProductProcess
 from ._pure_diffusion import PureDiffusionProcess
+from ._rate_jump import RateJumpProcess
 from ._rates import RateProcess
 from ._superposition import SuperpositionProcess
 
 __all__ = [
     "AmortizedProcess",
+    "BinnedHead",
     "DiffusionProcess",
     "FlowProcess",
+    "GaussianJumpProcess",
     "GaussianProcess",
+    "Head",
     "JumpProcess",
     "MaskedProcess",
     "MixtureProcess",
@@ -30,7 +36,9 @@ __all__ = [
     "Process",
     "ProductProcess",
     "PureDiffusionProcess",
+    "RateJumpProcess",
     "RateProcess",
+    "ResidualHead",
     "SuperpositionProcess",
     "at_condition",
     "condition",

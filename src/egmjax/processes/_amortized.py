@@ -43,6 +43,10 @@ class AmortizedProcess(Process):
     def is_reversal(self) -> bool:
         return self.process.is_reversal
 
+    @property
+    def can_bootstrap(self) -> bool:
+        return self.process.can_bootstrap
+
     def prediction_shape(self) -> Any:
         """That of the inner process: nothing is predicted about `c`."""
         return self.process.prediction_shape()

@@ -54,6 +54,11 @@ class Process:
         """
         return False
 
+    @property
+    def can_bootstrap(self) -> bool:
+        """Whether `target` exists at `r < 1`; if not, only `r = 1` does, and bootstrapping refuses the process."""
+        return self.path.is_markov
+
     def prediction_shape(self) -> Any:
         """Shape of the raw network output (a tuple of shapes for a product)."""
         raise NotImplementedError

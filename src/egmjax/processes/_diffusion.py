@@ -1,6 +1,6 @@
 """A diffusion along a Gaussian path, at any noise level.
 
-    prediction   residual eta, see `GaussianProcess`
+    prediction   as its head has it, e.g. the residual eta itself; see `_heads.py`
     generator    drift u + (g^2 / 2) score, covariance g^2 = 2 noise cot(theta) theta' V
     step         z_s ~ N(a z_t + (sin_s cos_t - rho sin_t cos_s) eta(x_t, t), 1 - a^2)
     backward     z_t ~ N(a z_s + (sin_t cos_s - rho sin_s cos_t) eta(x_s, s), 1 - a^2)
@@ -62,19 +62,24 @@ class DiffusionProcess(GaussianProcess):
     def generator(self, prediction: jax.Array, xt: jax.Array, t: Scalar) -> Diffusion:
         """Infinite at `t=0` where `alpha = 0`: the endpoint is forgotten there at once."""
         added = self._added(prediction, xt, t)
-        return Diffusion(self.path.velocity(prediction, xt, t) + added.drift, added.covariance)
+        return Diffusion(
+            self.path.velocity(self.residual(prediction, xt, t), xt, t) + added.drift, added.covariance
+        )
 
     def backward_generator(self, prediction: jax.Array, xt: jax.Array, t: Scalar) -> Diffusion:
         """The flow backwards, the noise and its score as ever."""
         added = self._added(prediction, xt, t)
-        return Diffusion(-self.path.velocity(prediction, xt, t) + added.drift, added.covariance)
+        return Diffusion(
+            -self.path.velocity(self.residual(prediction, xt, t), xt, t) + added.drift, added.covariance
+        )
 
     def _added(self, prediction: jax.Array, xt: jax.Array, t: Scalar) -> Diffusion:
         """What a diffusion has that the flow has not: Langevin dynamics of the marginal."""
         path, angle = self.path, self.path.angle(t)
+        residual = self.residual(prediction, xt, t)
         speed, cot = path.angular_speed(t), angle.cos / angle.sin
         _, std = path.reference_moments(t)
-        drift = prediction - cot * path.standardize(xt, t)  # of the score and its noise, in units of speed
+        drift = residual - cot * path.standardize(xt, t)  # of the score and its noise, in units of speed
         covariance = 2.0 * self.noise * speed * cot * std**2
         if covariance.ndim:
             covariance = jnp.broadcast_to(covariance, path.shape).reshape(-1)
@@ -91,7 +96,8 @@ class DiffusionProcess(GaussianProcess):
     ) -> tuple[jax.Array, jax.Array]:
         kernel = self._kernel(t, s)
         zt = self.path.standardize(xt, t)
-        shift = kernel.forward * (predict_fn(xt, t) if prediction is None else prediction)
+        raw = predict_fn(xt, t) if prediction is None else prediction
+        shift = kernel.forward * self.residual(raw, xt, t)
         noise = jax.random.normal(key, self.path.shape, dtype=xt.dtype)
         zs = kernel.decay * zt + shift + jnp.sqrt(kernel.variance) * noise
         xs = self.path.unstandardize(zs, s)
@@ -110,13 +116,13 @@ class DiffusionProcess(GaussianProcess):
     ) -> jax.Array:
         kernel = self._kernel(t, s)
         zt, zs = self.path.standardize(xt, t), self.path.standardize(xs, s)
-        shift = kernel.forward * predict_fn(xt, t)
+        shift = kernel.forward * self.residual(predict_fn(xt, t), xt, t)
         return self._log_ratio(kernel, zt, zs, shift, self._pull(kernel, xs, predict_fn, s))
 
     def _pull(self, kernel: _Kernel, xs: jax.Array, predict_fn: PredictFn, s: Scalar) -> jax.Array:
         if self.is_reversal:
             return jnp.zeros_like(xs)
-        return kernel.backward * predict_fn(xs, s)
+        return kernel.backward * self.residual(predict_fn(xs, s), xs, s)
 
     def _kernel(self, t: Scalar, s: Scalar) -> _Kernel:
         now, later = self.path.angle(t), self.path.angle(s)

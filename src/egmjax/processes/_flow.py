@@ -1,6 +1,6 @@
 """A flow along a Gaussian path.
 
-    prediction   residual eta, see `GaussianProcess`
+    prediction   as its head has it, e.g. the residual eta itself; see `_heads.py`
     step         dz / dtheta = eta in the standard units z of the path, Euler or Heun: z_s = Phi(z_t)
     increment    log |det dPhi/dz| + log N(z_s; 0, I) - log N(z_t; 0, I)
 
@@ -46,10 +46,10 @@ class FlowProcess(GaussianProcess):
         return True
 
     def generator(self, prediction: jax.Array, xt: jax.Array, t: Scalar) -> Flow:
-        return Flow(self.path.velocity(prediction, xt, t))
+        return Flow(self.path.velocity(self.residual(prediction, xt, t), xt, t))
 
     def backward_generator(self, prediction: jax.Array, xt: jax.Array, t: Scalar) -> Flow:
-        return Flow(-self.path.velocity(prediction, xt, t))
+        return Flow(-self.path.velocity(self.residual(prediction, xt, t), xt, t))
 
     def step(
         self,
@@ -92,11 +92,16 @@ class FlowProcess(GaussianProcess):
     def _map(self, z: jax.Array, predict_fn: PredictFn, t: Scalar, s: Scalar) -> jax.Array:
         t, s = as_time(t), as_time(s)
         turn = self.path.angle(s).theta - self.path.angle(t).theta
-        slope = predict_fn(self.path.unstandardize(z, t), t)
-        end = z + turn * slope
+
+        def slope(z: jax.Array, t: Scalar) -> jax.Array:
+            x = self.path.unstandardize(z, t)
+            return self.residual(predict_fn(x, t), x, t)
+
+        first = slope(z, t)
+        end = z + turn * first
         if self.stepper == "euler":
             return end
-        return z + 0.5 * turn * (slope + predict_fn(self.path.unstandardize(end, s), s))
+        return z + 0.5 * turn * (first + slope(end, s))
 
     def _map_with_jacobian(
         self, z: jax.Array, predict_fn: PredictFn, t: Scalar, s: Scalar

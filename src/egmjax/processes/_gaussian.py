@@ -1,59 +1,59 @@
-"""What processes on a Gaussian path share: what is predicted, and how it is learned.
-
-prediction   residual eta, the endpoint in units of what the reference leaves open:
-             E[x_1 | x_t] = belief.mean + belief.scale * eta
-"""
+"""What processes on a Gaussian path share: the path, and a head that says what is predicted and how it is learned."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
 
 from .._pytree import frozen_pytree
-from ..losses import squared_error
 from ..paths import GaussianPath
 from ..paths._base import Scalar
-from ..paths._gaussian import _normal_log_prob
 from ._base import Process
+from ._heads import Head, ResidualHead
 
 
 @frozen_pytree
 class GaussianProcess(Process):
-    """A process on a `GaussianPath` that predicts the residual; flows and diffusions differ in how they move."""
+    """A process on a `GaussianPath`; kinds differ in how they move, `head` says what they predict."""
 
     gaussian: GaussianPath
+    head: Head = dataclasses.field(default=ResidualHead(), kw_only=True)
 
     @property
     def path(self) -> GaussianPath:
         return self.gaussian
 
+    @property
+    def can_bootstrap(self) -> bool:
+        return self.head.can_bootstrap
+
     def prediction_shape(self) -> tuple[int, ...]:
-        return self.path.shape
+        return self.head.prediction_shape(self.path)
 
     def target(self, xt: jax.Array, xr: jax.Array, t: Scalar, r: Scalar = 1.0) -> jax.Array:
-        """`(endpoint - belief.mean) / belief.scale`, shape of the state."""
-        belief = self.path.endpoint_belief(xt, t)
-        return (self.path.endpoint(xt, xr, t, r) - belief.mean) / belief.scale
+        return self.head.target(self.path, xt, xr, t, r)
+
+    def weighted_target(
+        self, weights: jax.Array, xt: jax.Array, xr: jax.Array, t: Scalar, r: Scalar = 1.0
+    ) -> jax.Array:
+        return self.head.weighted_target(self.path, weights, xt, xr, t, r)
 
     def target_from_psi(
         self, xt: jax.Array, t: Scalar, psi_fn: Callable[[jax.Array], jax.Array]
     ) -> jax.Array:
-        """`cot(theta) grad_z psi`, by Tweedie's formula; infinite times zero at `alpha = 0`."""
-        angle = self.path.angle(t)
-        _, std = self.path.reference_moments(t)
-        return angle.cos / angle.sin * std * jax.grad(psi_fn)(xt)
+        return self.head.target_from_psi(self.path, xt, t, psi_fn)
+
+    def residual(self, prediction: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
+        """`(E[x_1 | x_t] - belief.mean) / belief.scale` that a raw prediction implies, shape of the state."""
+        return self.head.residual(self.path, prediction, xt, t)
 
     def sample_endpoint(self, key: jax.Array, prediction: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
-        """`N(belief.mean + belief.scale * eta, belief.scale^2)`."""
-        belief = self.path.endpoint_belief(xt, t)
-        noise = jax.random.normal(key, self.path.shape, dtype=xt.dtype)
-        return belief.mean + belief.scale * (prediction + noise)
+        return self.head.sample_endpoint(key, self.path, prediction, xt, t)
 
     def endpoint_log_prob(self, x1: jax.Array, prediction: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
-        belief = self.path.endpoint_belief(xt, t)
-        return _normal_log_prob(x1, belief.mean + belief.scale * prediction, belief.scale**2)
+        return self.head.endpoint_log_prob(self.path, x1, prediction, xt, t)
 
     def divergence(self, target: jax.Array, prediction: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
-        """Squared error: that of the endpoint over the variance of the reference's belief."""
-        return squared_error(target, prediction)
+        return self.head.divergence(self.path, target, prediction, xt, t)

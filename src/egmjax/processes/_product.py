@@ -41,6 +41,10 @@ class ProductProcess(Process):
     def is_reversal(self) -> bool:
         return all(p.is_reversal for p in self.processes)
 
+    @property
+    def can_bootstrap(self) -> bool:
+        return all(p.can_bootstrap for p in self.processes)
+
     def prediction_shape(self) -> tuple[Any, ...]:
         return tuple(p.prediction_shape() for p in self.processes)
 

@@ -75,6 +75,10 @@ class SuperpositionProcess(Process):
     def is_reversal(self) -> bool:
         return all(p.is_reversal for p in self.processes)
 
+    @property
+    def can_bootstrap(self) -> bool:
+        return all(p.can_bootstrap for p in self.processes)
+
     def prediction_shape(self) -> Any:
         return self._each(lambda p: p.prediction_shape())
 

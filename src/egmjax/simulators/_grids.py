@@ -3,6 +3,7 @@
     uniform   t_k = k / n
     log       -log(1 - t_k) uniform up to log(1 / last), then 1:  the hazard 1 / (1 - t) of a jump is shared evenly
     edm       sigma_k^(1 / rho) uniform from sigma_max to sigma_min, then 0;  t = time_of(sigma)
+    scale     uniform up to where the reference's belief about x_1 has a given scale: the last step of jumps on R^d
 
 A spacing maps `num_steps` to the first `num_steps` times; the last one is 1. No spacing is best for everything: with
 exact finite-step kernels the uniform one often wins.
@@ -13,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+
+from ..paths import GaussianPath
 
 Spacing = Callable[[int], np.ndarray]
 
@@ -71,3 +74,19 @@ def edm_spacing(
         return np.asarray(time_of(np.linspace(*ends, num_steps) ** rho), dtype=np.float64)
 
     return spacing
+
+
+def scale_spacing(path: GaussianPath, last_scale: float) -> Spacing:
+    """Equal steps up to where the reference's belief about `x_1` has scale `last_scale`; there the last one starts.
+
+    `last_scale` is in units of the reference's own scale: about the width of a bin for jumps on R^d. Raises
+    `ValueError` for a scale outside `(0, 1)`.
+    """
+    if not 0 < last_scale < 1:
+        raise ValueError(f"last_scale: a number in (0, 1), got {last_scale}")
+    low, high = 0.0, 1.0
+    for _ in range(40):
+        middle = 0.5 * (low + high)
+        wide = np.max(path.angle(middle).cos) > last_scale
+        low, high = (middle, high) if wide else (low, middle)
+    return lambda num_steps: np.linspace(0.0, low, num_steps)

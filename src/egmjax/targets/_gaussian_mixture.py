@@ -37,6 +37,13 @@ class GaussianMixture(Target):
     log_scale: float | jax.Array = 0.0
 
     @classmethod
+    def three_peaks(cls) -> GaussianMixture:
+        """Weights .3, .45, .25 on the line, means -2, .3, 1.6, standard deviations .15, .3, .08; log Z = 0."""
+        scales = np.array([0.15, 0.3, 0.08])
+        means = np.array([[-2.0], [0.3], [1.6]])
+        return cls(means, scales, np.log([0.3, 0.45, 0.25]) - np.log(scales * np.sqrt(2 * np.pi)))
+
+    @classmethod
     def three_modes(cls) -> GaussianMixture:
         """Weights .5, .3, .2 in the plane, scale .7, means 8 apart; log Z = log(2 pi .7^2) = 1.1245."""
         angles = np.pi * (0.5 + 2 * np.arange(3) / 3)

@@ -109,7 +109,8 @@ def snis_objective(
     multiplies the loss by `sum_k w_k / (K exp(psi(x_t, t)))` with the learned `psi`: the minimiser is then exact for
     every K, if that psi were; without it the estimate has a bias of order 1 / ESS. States at which no proposal had
     a finite energy get weight zero. Raises `ValueError` where a learned psi is needed and missing, for
-    `num_proposals < 1`, or for `site_energies_fn` together with `step_fn`.
+    `num_proposals < 1`, for `site_energies_fn` together with `step_fn`, or for `step_fn` with a process whose target
+    exists at `r = 1` only.
     """
     if psi_apply_fn is None and (step_fn is not None or not self_normalized):
         raise ValueError("psi_apply_fn: needed for bootstrapping and for unnormalised weights")
@@ -252,6 +253,8 @@ def _estimates(
 ) -> Callable[[jax.Array, Context, Any, jax.Array], tuple[Any, SNISEstimate]]:
     """`(key, context, x1, t) -> (xt, estimate)`: a batch noised to its times, and `snis` at each of its states."""
     path = process.path
+    if step_fn is not None and not process.can_bootstrap:
+        raise ValueError("step_fn: the target of this process exists at r=1 only, it cannot be bootstrapped")
     if num_proposals < 1:
         raise ValueError(f"num_proposals: at least 1, got {num_proposals}")
 
