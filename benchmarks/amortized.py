@@ -37,6 +37,7 @@ from egmjax.training import (
     linear_temper,
     make_trainer,
     replay_buffer,
+    rollout_source,
     weighted_objective,
     write_atomically,
 )
@@ -184,10 +185,9 @@ def build(options: AmortizedOptions) -> Setup:
         optax.clip_by_global_norm(1.0),
         optax.adam(optax.cosine_decay_schedule(options.learning_rate, num_updates, 0.02)),
     )
-    trainer = make_trainer(
+    source = rollout_source(
         process,
         first_hitting_sampler(process),
-        weighted_objective(process, apply_fn, site_energies_fn=site_energies),
         replay_buffer(
             options.buffer_rollouts * options.num_rollouts,
             weighted=True,
@@ -196,8 +196,12 @@ def build(options: AmortizedOptions) -> Setup:
         ),
         psi_fn,
         apply_fn,
-        optimizer,
         num_rollouts=options.num_rollouts,
+    )
+    trainer = make_trainer(
+        source,
+        weighted_objective(process, apply_fn, site_energies_fn=site_energies),
+        optimizer,
         batch_size=options.batch_size,
         updates_per_iteration=options.updates_per_iteration,
         temper_fn=linear_temper(options.temper_start, round(0.3 * options.iterations)),

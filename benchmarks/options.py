@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 
 @dataclass(kw_only=True)
-class Options:
-    """What every target shares."""
+class RunOptions:
+    """What every run shares."""
 
     out: Path
     """Folder for the results; must not exist, unless --resume or --overwrite is given."""
@@ -22,16 +22,36 @@ class Options:
     """Delete what --out holds and start anew."""
     seed: int = 0
     """Seed of all randomness: parameters, training, evaluation."""
-    objective: Literal["snis", "bootstrap", "weighted"] = "weighted"
-    """snis: regress on importance-sampled estimates of the generator (the EGM paper). bootstrap: the same at r < 1,
-    through a learned noised energy. weighted: regress on conditional generators of own samples drawn in
-    proportion to their importance weights."""
     iterations: int = 200
-    """Training iterations; each rolls out the model once."""
+    """Training iterations: one renewal of the replay buffer, where there is one, and some gradient steps each."""
     updates_per_iteration: int = 8
     """Gradient steps for each iteration."""
     batch_size: int = 512
     """States in a gradient step."""
+    learning_rate: float = 2e-3
+    """Adam's initial rate; decays along a cosine to 2 percent."""
+    clip_norm: float = 1.0
+    """Gradients are scaled down to this global norm."""
+    ema_decay: float = 0.99
+    """Decay of the averaged parameters, which make the samples."""
+    width: int = 32
+    """Hidden width of the network (channels)."""
+    depth: int = 2
+    """Hidden layers or residual blocks."""
+    num_samples: int = 20_000
+    """Samples in samples.npz and the report."""
+    checkpoint_every: int = 20
+    """Iterations between checkpoints."""
+
+
+@dataclass(kw_only=True)
+class Options(RunOptions):
+    """What every target shares: learning from an energy."""
+
+    objective: Literal["snis", "bootstrap", "weighted"] = "weighted"
+    """snis: regress on importance-sampled estimates of the generator (the EGM paper). bootstrap: the same at r < 1,
+    through a learned noised energy. weighted: regress on conditional generators of own samples drawn in
+    proportion to their importance weights."""
     num_rollouts: int = 512
     """Samples of the model for each iteration."""
     buffer_rollouts: int = 4
@@ -49,26 +69,12 @@ class Options:
     site_conditionals: bool = False
     """Learn from the law of each site given the others, softmax(-E(x[i <- s])), in place of drawn symbols
     (not with bootstrap: the laws are known at r = 1 only)."""
-    learning_rate: float = 2e-3
-    """Adam's initial rate; decays along a cosine to 2 percent."""
-    clip_norm: float = 1.0
-    """Gradients are scaled down to this global norm."""
-    ema_decay: float = 0.99
-    """Decay of the averaged parameters, which make the samples."""
     temper_start: float = 0.3
     """Fraction of the log-density at the start of training; ramps up to 1."""
     temper_fraction: float = 0.3
     """Fraction of training that the ramp lasts."""
-    width: int = 32
-    """Hidden width of the network (channels)."""
-    depth: int = 2
-    """Hidden layers or residual blocks."""
-    num_samples: int = 20_000
-    """Samples in samples.npz and the report."""
     num_exact: int = 5_000
     """Exact samples for EUBO and the forward ESS, where the target can be sampled."""
-    checkpoint_every: int = 20
-    """Iterations between checkpoints."""
 
 
 @dataclass(kw_only=True)
@@ -121,14 +127,28 @@ class SpinGlassOptions(LatticeOptions):
 
 
 @dataclass(kw_only=True)
-class FlowOptions(Options):
-    """Defaults shared by targets on R^d and mixed spaces."""
+class RealOptions:
+    """How real coordinates move."""
 
     process: Literal["flow", "diffusion", "flow+diffusion"] = "flow"
     """What the real coordinates follow. flow+diffusion: each step is one or the other, with equal probability."""
     noise: float = 1.0
     """Noise of the diffusion in units of the path's own; at 1 it is the time reversal of the noising. Without effect
     on a flow."""
+    scale: float = 5.0
+    """Standard deviation of the Gaussian reference: about the size of the target, in its own units."""
+    power: float = 1.0
+    """Above 1, more of the time is spent near the data: for modes much narrower than scale."""
+    num_steps: int | None = None
+    """Steps of the sampler from t=0 to t=1; None is 40 for a flow and 100 where there is noise."""
+    stepper: Literal["heun", "euler"] = "heun"
+    """Heun is of order two with two network calls a step, Euler of order one with one."""
+
+
+@dataclass(kw_only=True)
+class FlowOptions(RealOptions, Options):
+    """Defaults shared by targets on R^d and mixed spaces."""
+
     objective: Literal["snis", "bootstrap", "weighted"] = "snis"
     iterations: int = 60
     updates_per_iteration: int = 20
@@ -138,14 +158,6 @@ class FlowOptions(Options):
     depth: int = 3
     temper_start: float = 0.1
     num_exact: int = 2_000
-    scale: float = 5.0
-    """Standard deviation of the Gaussian reference: about the size of the target, in its own units."""
-    power: float = 1.0
-    """Above 1, more of the time is spent near the data: for modes much narrower than scale."""
-    num_steps: int | None = None
-    """Steps of the sampler from t=0 to t=1; None is 40 for a flow and 100 where there is noise."""
-    stepper: Literal["heun", "euler"] = "heun"
-    """Heun is of order two with two network calls a step, Euler of order one with one."""
 
 
 @dataclass(kw_only=True)

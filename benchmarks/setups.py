@@ -44,6 +44,7 @@ from egmjax.training import (
     make_trainer,
     psi_objective,
     replay_buffer,
+    rollout_source,
     snis_objective,
     sum_objectives,
     weighted_objective,
@@ -55,17 +56,21 @@ from .options import (
     Gmm40Options,
     IsingOptions,
     LatticeOptions,
-    MixedOptions,
     Options,
     PottsOptions,
+    RealOptions,
+    RunOptions,
     SpinGlassOptions,
 )
 
 
 class Setup(NamedTuple):
-    """A run's functions. `energies_per_iteration` counts evaluations of the target's energy."""
+    """A run's functions. `target` is a `targets.Target`, or the `data_sets.DataSet` learned from.
 
-    target: Target
+    `energies_per_iteration` counts evaluations of the target's energy.
+    """
+
+    target: Any
     process: Process
     sampler: Sampler
     init_params: Callable[[jax.Array], Any]
@@ -92,26 +97,17 @@ class Networks(NamedTuple):
     psi: Callable[[Any, Any, Any], jax.Array]
 
 
-def build(name: str, options: Options) -> Setup:
+def build_from_energy(name: str, options: Options) -> Setup:
     """Composes the run of target `name`."""
     target = _target(name, options)
-    process = _process(options, target.space)
-    if isinstance(process, MaskedProcess):
-        sampler = first_hitting_sampler(process)
-    else:
-        sampler = grid_sampler(process, time_grid(_num_steps(options)))
+    process = make_process(options, target.space)
+    sampler = make_sampler(options, process)
     networks = _networks(options, target, process)
     psi_fn = psi_from_energy(target.energy, process.path)
     objective = _objective(options, target, process, networks, psi_fn)
-    num_updates = options.iterations * options.updates_per_iteration
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(options.clip_norm),
-        optax.adam(optax.cosine_decay_schedule(options.learning_rate, num_updates, 0.02)),
-    )
-    trainer = make_trainer(
+    source = rollout_source(
         process,
         sampler,
-        objective,
         replay_buffer(
             options.buffer_rollouts * options.num_rollouts,
             weighted=objective.weighted,
@@ -119,15 +115,19 @@ def build(name: str, options: Options) -> Setup:
         ),
         psi_fn,
         networks.generator,
-        optimizer,
         num_rollouts=options.num_rollouts,
+        refresh=refreshing_moves(target.space, num_steps=options.refresh, step_size=options.refresh_step)
+        if options.refresh
+        else None,
+    )
+    trainer = make_trainer(
+        source,
+        objective,
+        make_optimizer(options),
         batch_size=options.batch_size,
         updates_per_iteration=options.updates_per_iteration,
         ema_decay=options.ema_decay,
         temper_fn=linear_temper(options.temper_start, round(options.temper_fraction * options.iterations)),
-        refresh=refreshing_moves(target.space, num_steps=options.refresh, step_size=options.refresh_step)
-        if options.refresh
-        else None,
     )
     for_each = objective.num_energies + options.refresh * _energies_of_a_move(target.space)
     per_iteration = options.num_rollouts + options.updates_per_iteration * options.batch_size * for_each
@@ -170,25 +170,42 @@ def _target(name: str, options: Options) -> Target:
     return simple[name]()
 
 
-def _process(options: Options, space: Space) -> Process:
+def make_optimizer(options: RunOptions) -> optax.GradientTransformation:
+    """Adam with clipped gradients and a cosine that ends at 2 percent of the initial rate."""
+    num_updates = options.iterations * options.updates_per_iteration
+    return optax.chain(
+        optax.clip_by_global_norm(options.clip_norm),
+        optax.adam(optax.cosine_decay_schedule(options.learning_rate, num_updates, 0.02)),
+    )
+
+
+def make_sampler(options: RunOptions, process: Process) -> Sampler:
+    """Site by site in exact hitting times for masks alone, else on a grid of equally spaced times."""
+    if isinstance(process, MaskedProcess):
+        return first_hitting_sampler(process)
+    return grid_sampler(process, time_grid(_num_steps(options)))
+
+
+def make_process(options: RunOptions, space: Space) -> Process:
     """A process for each component of the space."""
     match space:
         case Real(shape):
-            assert isinstance(options, FlowOptions)
+            assert isinstance(options, RealOptions)
             return _real_process(options, stationary_path(shape, scale=options.scale, power=options.power))
         case Categorical(sites, num_states):
-            assert isinstance(options, (LatticeOptions, MixedOptions))
-            kind = options.symbols if isinstance(options, MixedOptions) else options.process
+            # mixed spaces have an option for either kind of component
+            kind = getattr(options, "symbols", None) or getattr(options, "process")  # noqa: B009
+            weighting = getattr(options, "weighting", "rate")
             if kind == "uniform":
-                return MixtureProcess(MixturePath(sites=sites, num_states=num_states))
+                return MixtureProcess(MixturePath(sites=sites, num_states=num_states), weighting)
             is_ordered = isinstance(options, LatticeOptions) and options.order == "raster"
             schedule = Ordered.from_rank(np.arange(sites)) if is_ordered else Linear()
-            return MaskedProcess(MaskedPath(schedule, sites=sites, num_states=num_states))
+            return MaskedProcess(MaskedPath(schedule, sites=sites, num_states=num_states), weighting)
     assert isinstance(space, tuple)
-    return ProductProcess(tuple(_process(options, part) for part in space))
+    return ProductProcess(tuple(make_process(options, part) for part in space))
 
 
-def _real_process(options: FlowOptions, path: GaussianPath) -> Process:
+def _real_process(options: RealOptions, path: GaussianPath) -> Process:
     flow = FlowProcess(path, stepper=options.stepper)
     diffusion = DiffusionProcess(path, options.noise)
     if options.process == "flow+diffusion":
@@ -196,10 +213,15 @@ def _real_process(options: FlowOptions, path: GaussianPath) -> Process:
     return flow if options.process == "flow" else diffusion
 
 
+def needs_time(process: Process) -> bool:
+    """What a mask hides does not depend on the time."""
+    return not isinstance(process, MaskedProcess)
+
+
 def _networks(options: Options, target: Target, process: Process) -> Networks:
     generator: Any
-    use_time = not isinstance(process, MaskedProcess)  # what a mask hides does not depend on the time
-    scale = options.scale if isinstance(options, FlowOptions) else 1.0
+    use_time = needs_time(process)
+    scale = options.scale if isinstance(options, RealOptions) else 1.0
     if isinstance(options, LatticeOptions) and not isinstance(options, SpinGlassOptions):
         assert isinstance(target.space, Categorical)
         generator = LatticeNet(

@@ -54,6 +54,15 @@ class Process:
         """
         return False
 
+    @property
+    def follows_couplings(self) -> bool:
+        """Whether the mean of `target` still generates `x_t` where `x_0` and `x_1` are not independent.
+
+        A flow needs `E[x_1 | x_t]` alone, and a mask says nothing about its `x_0`. A diffusion, whose score
+        is that of the path's own noise, and the reversed noising chain of a mixture path need independence.
+        """
+        return False
+
     def prediction_shape(self) -> Any:
         """Shape of the raw network output (a tuple of shapes for a product)."""
         raise NotImplementedError

@@ -41,6 +41,10 @@ class ProductProcess(Process):
     def is_reversal(self) -> bool:
         return all(p.is_reversal for p in self.processes)
 
+    @property
+    def follows_couplings(self) -> bool:
+        return all(p.follows_couplings for p in self.processes)
+
     def prediction_shape(self) -> tuple[Any, ...]:
         return tuple(p.prediction_shape() for p in self.processes)
 

@@ -70,6 +70,10 @@ class SuperpositionProcess(Process):
     def is_reversal(self) -> bool:
         return all(p.is_reversal for p in self.processes)
 
+    @property
+    def follows_couplings(self) -> bool:
+        return all(p.follows_couplings for p in self.processes)
+
     def prediction_shape(self) -> Any:
         return self.processes[0].prediction_shape()
 
