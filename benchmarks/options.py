@@ -1,4 +1,7 @@
-"""Options of `python -m benchmarks.train`: one dataclass for each target, whose defaults are its recipe."""
+"""Options of `python -m benchmarks.train`: one dataclass for each target and data set, whose defaults are its recipe.
+
+Long because it is a list; the two families share `RunOptions` and `RealOptions`.
+"""
 
 from __future__ import annotations
 
@@ -242,7 +245,117 @@ TARGETS: dict[str, type[Options]] = {
     "joint-dw4": JointDw4Options,
 }
 
+
+@dataclass(kw_only=True)
+class DataOptions(RunOptions):
+    """What every data set shares: conditional generator matching."""
+
+    times: Literal["uniform", "logit-normal", "skewed"] = "uniform"
+    """Law of the training times: uniform, sigmoid(n), or sigmoid(1.2 + 1.2 n) with n standard normal."""
+    coupling: Literal["independent", "transport"] = "independent"
+    """How noise and data are paired. transport: optimally within each batch (flows, also beside masks)."""
+    num_bound: int = 1_000
+    """Held-out states whose log-density is bounded; costly for flows in many dimensions."""
+    iterations: int = 100
+    updates_per_iteration: int = 100
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+    ema_decay: float = 0.999
+    width: int = 128
+    depth: int = 3
+    num_samples: int = 5_000
+
+
+@dataclass(kw_only=True)
+class RealDataOptions(RealOptions, DataOptions):
+    """Defaults shared by data with real coordinates."""
+
+    scale: float = 1.0
+
+
+@dataclass(kw_only=True)
+class PlaneOptions(RealDataOptions):
+    """Points in the plane, standardised."""
+
+    num_bound: int = 5_000
+
+
+@dataclass(kw_only=True)
+class MoonsOptions(PlaneOptions):
+    """Two interleaved half circles in the plane."""
+
+
+@dataclass(kw_only=True)
+class CheckerboardOptions(PlaneOptions):
+    """Eight black squares of a board in the plane."""
+
+
+@dataclass(kw_only=True)
+class RingsOptions(PlaneOptions):
+    """Two concentric rings in the plane."""
+
+
+@dataclass(kw_only=True)
+class DigitsOptions(RealDataOptions):
+    """Handwritten digits, 8 x 8 grey levels as real numbers in [-1, 1] (scikit-learn)."""
+
+    scale: float = 0.6
+    width: int = 256
+    num_samples: int = 2_000
+    num_bound: int = 50
+
+
+@dataclass(kw_only=True)
+class DigitTokensOptions(DataOptions):
+    """Handwritten digits, 8 x 8 pixels as symbols with 17 grey levels (scikit-learn)."""
+
+    process: Literal["mask", "uniform"] = "mask"
+    """mask: pixels are revealed one by one. uniform: they start at random and jump, in steps on a grid of times."""
+    weighting: Literal["rate", "uniform"] = "rate"
+    """rate: generalised KL divergence of the rates, whose mean is the ELBO. uniform: cross-entropy."""
+    num_steps: int = 100
+    """Steps of the sampler (uniform only)."""
+    width: int = 256
+    depth: int = 2
+    num_samples: int = 2_000
+
+
+@dataclass(kw_only=True)
+class MixedDataOptions(RealDataOptions):
+    """Defaults shared by tables with continuous and categorical columns."""
+
+    symbols: Literal["mask", "uniform"] = "mask"
+    """What the categories follow, as for digit tokens."""
+    weighting: Literal["rate", "uniform"] = "rate"
+    """As for digit tokens."""
+
+
+@dataclass(kw_only=True)
+class MixedTableOptions(MixedDataOptions):
+    """Visits to doctors and health insurance of 20,190 people-years, ten columns of both kinds (statsmodels)."""
+
+    width: int = 256
+
+
+@dataclass(kw_only=True)
+class MixedSyntheticOptions(MixedDataOptions):
+    """Two categorical and three Gaussian columns with known means, correlations and class probabilities."""
+
+
+DATA_SETS: dict[str, type[DataOptions]] = {
+    "digits": DigitsOptions,
+    "digits-tokens": DigitTokensOptions,
+    "mixed-table": MixedTableOptions,
+    "mixed-synthetic": MixedSyntheticOptions,
+    "moons": MoonsOptions,
+    "checkerboard": CheckerboardOptions,
+    "rings": RingsOptions,
+}
+
+RUNS: dict[str, type[RunOptions]] = {**TARGETS, **DATA_SETS}
+
 COUNTS = (
+    "num_bound",
     "iterations",
     "updates_per_iteration",
     "batch_size",
@@ -259,18 +372,18 @@ COUNTS = (
 _NOT_CONFIGURATION = ("out", "resume", "overwrite")
 
 
-def configuration(name: str, options: Options) -> dict[str, Any]:
+def configuration(name: str, options: RunOptions) -> dict[str, Any]:
     """What determines the result of a run, as JSON values."""
     values = dataclasses.asdict(options)
     return {"target": name, **{k: v for k, v in values.items() if k not in _NOT_CONFIGURATION}}
 
 
-def read_configuration(folder: Path) -> tuple[str, Options]:
-    """The target's name and options of the run in `folder`; `ValueError` where there is none."""
+def read_configuration(folder: Path) -> tuple[str, RunOptions]:
+    """The target's or data set's name and options of the run in `folder`; `ValueError` where there is none."""
     try:
         values = json.loads((folder / "config.json").read_text())
         name = values.pop("target")
-        return name, TARGETS[name](out=folder, **values)
+        return name, RUNS[name](out=folder, **values)
     except OSError as error:
         raise ValueError(f"run: {folder} has no config.json") from error
     except (ValueError, KeyError, TypeError) as error:
@@ -283,7 +396,7 @@ def check_seed(seed: int) -> None:
         raise ValueError(f"seed: in 0..2^31-1, got {seed}")
 
 
-def check(options: Options) -> None:
+def check(options: RunOptions) -> None:
     """Raises `ValueError` naming the first option with a senseless value."""
     for name in COUNTS:
         value = getattr(options, name, 1)
@@ -300,14 +413,15 @@ def check(options: Options) -> None:
         value = getattr(options, name, 0.0)
         if not math.isfinite(value):
             raise ValueError(f"{name}: must be finite, got {value}")
-    if options.refresh < 0:
-        raise ValueError(f"refresh: at least 0, got {options.refresh}")
+    if getattr(options, "refresh", 0) < 0:
+        raise ValueError(f"refresh: at least 0, got {getattr(options, 'refresh', 0)}")
     if (getattr(options, "radius", None) or 0) < 0:
         raise ValueError("radius: at least 0")
     check_seed(options.seed)
-    if not 0 <= options.min_ess_fraction < 1:
-        raise ValueError(f"min_ess_fraction: a fraction in [0, 1), got {options.min_ess_fraction}")
+    min_ess_fraction = getattr(options, "min_ess_fraction", 0.0)
+    if not 0 <= min_ess_fraction < 1:
+        raise ValueError(f"min_ess_fraction: a fraction in [0, 1), got {min_ess_fraction}")
     for name in ("ema_decay", "temper_start", "temper_fraction"):
-        value = getattr(options, name)
+        value = getattr(options, name, 0.0)
         if not 0 <= value <= 1:
             raise ValueError(f"{name}: a fraction in [0, 1], got {value}")

@@ -51,7 +51,6 @@ from egmjax.training import (
 )
 
 from .options import (
-    FlowOptions,
     FunnelOptions,
     Gmm40Options,
     IsingOptions,
@@ -78,6 +77,11 @@ class Setup(NamedTuple):
     psi_fn: PsiFn
     trainer: Trainer
     energies_per_iteration: int
+
+    @property
+    def has_energy(self) -> bool:
+        """Whether samples can be weighed: not where all that is known are data."""
+        return isinstance(self.target, Target)
 
     def predictor(self, params: Any) -> Any:
         """`predict_fn(xt, t)` of the network with these parameters."""
@@ -134,11 +138,11 @@ def build_from_energy(name: str, options: Options) -> Setup:
     return Setup(target, process, sampler, networks.init, networks.generator, psi_fn, trainer, per_iteration)
 
 
-def _num_steps(options: Options) -> int:
-    assert isinstance(options, (FlowOptions, LatticeOptions))
-    if options.num_steps is not None:
-        return options.num_steps
-    return 40 if options.process == "flow" else 100
+def _num_steps(options: RunOptions) -> int:
+    num_steps = getattr(options, "num_steps", None)
+    if num_steps is not None:
+        return num_steps
+    return 40 if getattr(options, "process", "flow") == "flow" else 100
 
 
 def _energies_of_a_move(space: Space) -> int:
