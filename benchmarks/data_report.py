@@ -98,9 +98,9 @@ def compare(x: np.ndarray, test: np.ndarray, seed: int) -> dict[str, tuple[float
     linear = metrics.two_sample_auc(x, test, classifier="logistic", seed=seed)
     return {
         "frechet": (metrics.frechet_distance(x, test), None),
-        "kernel_distance": tuple(kernel),
-        "two_sample_auc": tuple(auc),
-        "two_sample_auc_logistic": tuple(linear),
+        "kernel_distance": (kernel.value, kernel.stderr),
+        "two_sample_auc": (auc.value, auc.stderr),
+        "two_sample_auc_logistic": (linear.value, linear.stderr),
     }
 
 

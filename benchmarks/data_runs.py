@@ -39,7 +39,7 @@ def build_from_data(name: str, options: DataOptions) -> Setup:
         scale=getattr(options, "scale", 1.0),
         use_time=needs_time(process),
     )
-    coupling = transport_coupling(process.path) if options.coupling == "transport" else None
+    coupling = transport_coupling(process.path) if options.pairing == "transport" else None
     trainer = make_trainer(
         data_source(data.train, data.space),
         weighted_objective(process, network.apply, coupling=coupling),

@@ -6,6 +6,7 @@ Nothing is downloaded: packages ship the digits (scikit-learn) and the table (st
 from __future__ import annotations
 
 import functools
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -22,12 +23,13 @@ GREY_LEVELS = 17
 BLOCK = 100  # consecutive rows of the table that stay together
 
 States = Any
+ColumnsFn = Callable[[dict[str, np.ndarray]], np.ndarray]
 
 
 class Exact(NamedTuple):
     """What is known of a law: `fn(columns) -> [n]` has mean `value` and standard deviation `std`."""
 
-    fn: Callable[[dict[str, np.ndarray]], np.ndarray]
+    fn: ColumnsFn
     value: float
     std: float
 
@@ -173,33 +175,35 @@ def _exact_moments(joint: np.ndarray, mean: np.ndarray, covariance: np.ndarray) 
     scale = np.sqrt(prob @ (cell_mean - centre) ** 2 + np.diag(covariance))
     m, c = (cell_mean - centre) / scale, covariance / np.outer(scale, scale)
 
-    def known(fn: Callable[[dict[str, np.ndarray]], np.ndarray], first: float, second: float) -> Exact:
-        return Exact(fn, float(first), float(np.sqrt(second - first**2)))
-
-    def score(columns: dict[str, np.ndarray], i: int) -> np.ndarray:
-        return (columns[names[i]] - centre[i]) / scale[i]
-
     exact: dict[str, Exact] = {}
+
+    def know(name: str, fn: ColumnsFn, first: float, second: float) -> None:
+        exact[name] = Exact(fn, float(first), math.sqrt(second - first**2))
+
+    def score(i: int) -> ColumnsFn:
+        return lambda columns: (columns[names[i]] - centre[i]) / scale[i]
+
+    def share(column: str, k: int, other: ColumnsFn | None = None) -> ColumnsFn:
+        return lambda columns: (columns[column] == k) * (1.0 if other is None else other(columns))
+
+    def product(i: int, j: int) -> ColumnsFn:
+        return lambda columns: score(i)(columns) * score(j)(columns)
+
+    for k, p in enumerate(joint.sum(axis=0)):
+        know(f"P(mark={k})", share("mark", k), p, p)
     for k, p in enumerate(joint.sum(axis=1)):
-        exact[f"P(kind={k})"] = known(lambda row, k=k: row["kind"] == k, p, p)
+        know(f"P(kind={k})", share("kind", k), p, p)
         within = prob * (np.arange(12) // 3 == k)
         for i, name in enumerate(names):
-            exact[f"E[{name}; kind={k}]"] = known(
-                lambda row, k=k, i=i: (row["kind"] == k) * score(row, i),
-                within @ m[:, i],
-                within @ (m[:, i] ** 2 + c[i, i]),
-            )
-    for k, p in enumerate(joint.sum(axis=0)):
-        exact[f"P(mark={k})"] = known(lambda row, k=k: row["mark"] == k, p, p)
+            second = within @ (m[:, i] ** 2 + c[i, i])
+            know(f"E[{name}; kind={k}]", share("kind", k, score(i)), within @ m[:, i], second)
     for i, name in enumerate(names):
-        exact[f"E[{name}]"] = known(lambda row, i=i: score(row, i), 0.0, 1.0)
+        know(f"E[{name}]", score(i), 0.0, 1.0)
         for j in range(i):
-            second = (m[:, i] ** 2 + c[i, i]) * (m[:, j] ** 2 + c[j, j]) + 2 * c[i, j] ** 2
-            exact[f"corr({names[j]}, {name})"] = known(
-                lambda row, i=i, j=j: score(row, i) * score(row, j),
-                prob @ (m[:, i] * m[:, j] + c[i, j]),
-                prob @ (second + 4 * m[:, i] * m[:, j] * c[i, j]),
-            )
+            first = prob @ (m[:, i] * m[:, j] + c[i, j])
+            squares = (m[:, i] ** 2 + c[i, i]) * (m[:, j] ** 2 + c[j, j]) + 2 * c[i, j] ** 2
+            second = prob @ (squares + 4 * m[:, i] * m[:, j] * c[i, j])
+            know(f"corr({names[j]}, {name})", product(i, j), first, second)
     return exact
 
 

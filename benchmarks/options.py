@@ -252,7 +252,7 @@ class DataOptions(RunOptions):
 
     times: Literal["uniform", "logit-normal", "skewed"] = "uniform"
     """Law of the training times: uniform, sigmoid(n), or sigmoid(1.2 + 1.2 n) with n standard normal."""
-    coupling: Literal["independent", "transport"] = "independent"
+    pairing: Literal["independent", "transport"] = "independent"
     """How noise and data are paired. transport: optimally within each batch (flows, also beside masks)."""
     num_bound: int = 1_000
     """Held-out states whose log-density is bounded; costly for flows in many dimensions."""

@@ -199,7 +199,7 @@ def make_process(options: RunOptions, space: Space) -> Process:
         case Categorical(sites, num_states):
             # mixed spaces have an option for either kind of component
             kind = getattr(options, "symbols", None) or getattr(options, "process")  # noqa: B009
-            weighting = getattr(options, "weighting", "rate")
+            weighting: Any = getattr(options, "weighting", "rate")
             if kind == "uniform":
                 return MixtureProcess(MixturePath(sites=sites, num_states=num_states), weighting)
             is_ordered = isinstance(options, LatticeOptions) and options.order == "raster"

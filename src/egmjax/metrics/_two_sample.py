@@ -54,9 +54,10 @@ def kernel_distance(
 
     "polynomial": `(x.y / f + 1)^3` (the kernel inception distance, Binkowski et al. 2018). "rbf":
     `exp(-|x - y|^2 / (2 scale^2))`, `scale` by default the median distance of both samples together. The standard
-    error is the jackknife's over `num_blocks` pairs of blocks; where both laws are equal the statistic is degenerate
-    and it comes out up to 1.4 times too large. Costs `(n + m)^2 f`. Raises `ValueError` as `frechet_distance`, for fewer
-    blocks than two or more than half the rows, another kernel, or a scale that is not positive.
+    error is the jackknife's over `num_blocks` pairs of blocks; where both laws are equal the statistic is
+    degenerate and it comes out up to 1.4 times too large. Costs `(n + m)^2 f`. Raises `ValueError` as
+    `frechet_distance`, for fewer blocks than two or more than half the rows, another kernel, or a scale that is not
+    positive.
     """
     x, y = check_samples(x, y)
     if not 2 <= num_blocks <= min(len(x), len(y)) // 2:

@@ -27,9 +27,9 @@ def plot_data_report(
 ) -> Figure:
     """Six panels, 1500 x 900 pixels: samples, data, two marginals, loss, metrics.
 
-    `states [n, ...]` and `reference [m, ...]` are samples and held-out data, arrays or tuples of those. Marginals are
-    of the first two coordinates. `history` is as for `plot_report`; `metrics` maps a name to `value`, `stderr`, `floor`.
-    Raises `ValueError` where there are no states.
+    `states [n, ...]` and `reference [m, ...]` are samples and held-out data, arrays or tuples of those. Marginals
+    are of the first two coordinates. `history` is as for `plot_report`; `metrics` maps
+    a name to `value`, `stderr`, `floor`. Raises `ValueError` where there are no states.
     """
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
