@@ -98,7 +98,7 @@ def data_source(x: Any, space: Space) -> Source:
     """Rows of `x`, an array (a tuple of arrays for a product) of states of `space` stacked along the first axis.
 
     A draw of `num` takes one row, at random, from each of `num` equal stretches of the data: every row is as
-    likely as any other, none comes twice while `num` is at most their number, and sorted rows are spread evenly.
+    likely as any other, hardly any comes twice while `num` is at most their number, and sorted rows are spread evenly.
     Nothing is rolled out, kept or weighed, so there are no metrics and a checkpoint does not hold the data; rows
     are constants of the compiled step. Raises `ValueError` for fewer than two rows, for rows that are not states
     of `space`, and for values that are not finite or no symbols.
