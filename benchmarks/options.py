@@ -300,9 +300,10 @@ class DigitsOptions(RealDataOptions):
     """Handwritten digits, 8 x 8 grey levels as real numbers in [-1, 1] (scikit-learn)."""
 
     scale: float = 0.6
+    iterations: int = 40
     width: int = 256
     num_samples: int = 2_000
-    num_bound: int = 50
+    num_bound: int = 20
 
 
 @dataclass(kw_only=True)
@@ -315,9 +316,11 @@ class DigitTokensOptions(DataOptions):
     """rate: generalised KL divergence of the rates, whose mean is the ELBO. uniform: cross-entropy."""
     num_steps: int = 100
     """Steps of the sampler (uniform only)."""
+    iterations: int = 20
     width: int = 256
     depth: int = 2
     num_samples: int = 2_000
+    num_bound: int = 500
 
 
 @dataclass(kw_only=True)
@@ -332,14 +335,19 @@ class MixedDataOptions(RealDataOptions):
 
 @dataclass(kw_only=True)
 class MixedTableOptions(MixedDataOptions):
-    """Visits to doctors and health insurance of 20,190 people-years, ten columns of both kinds (statsmodels)."""
+    """Visits to doctors and health insurance of some 6,000 people, eight columns of both kinds (statsmodels)."""
 
-    width: int = 256
+    iterations: int = 60
+    times: Literal["uniform", "logit-normal", "skewed"] = "skewed"
+    num_bound: int = 200
 
 
 @dataclass(kw_only=True)
 class MixedSyntheticOptions(MixedDataOptions):
     """Two categorical and three Gaussian columns with known means, correlations and class probabilities."""
+
+    iterations: int = 40
+    num_bound: int = 500
 
 
 DATA_SETS: dict[str, type[DataOptions]] = {

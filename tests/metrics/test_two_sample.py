@@ -91,7 +91,7 @@ def test_area_under_the_curve():
     assert area_under_curve([2.0, 3.0], [0.0, 1.0]).value == 1.0
 
 
-@pytest.mark.parametrize("classifier", ["logistic", "boosting"])
+@pytest.mark.parametrize("classifier", ["logistic", pytest.param("boosting", marks=pytest.mark.slow)])
 def test_classifiers_on_known_laws(classifier):
     """Gaussians a distance 1 apart: the best AUC is Phi(1 / sqrt 2) = .760; equal laws give a half."""
     x, y = RNG.standard_normal((2, 1500 if classifier == "logistic" else 400, 2))
