@@ -337,8 +337,9 @@ class MixedDataOptions(RealDataOptions):
 class MixedTableOptions(MixedDataOptions):
     """Visits to doctors and health insurance of some 6,000 people, eight columns of both kinds (statsmodels)."""
 
-    iterations: int = 60
+    iterations: int = 150
     times: Literal["uniform", "logit-normal", "skewed"] = "skewed"
+    width: int = 192
     num_bound: int = 200
 
 
