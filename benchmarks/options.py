@@ -300,7 +300,7 @@ class DigitsOptions(RealDataOptions):
     """Handwritten digits, 8 x 8 grey levels as real numbers in [-1, 1] (scikit-learn)."""
 
     scale: float = 0.6
-    iterations: int = 40
+    iterations: int = 25
     width: int = 256
     num_samples: int = 2_000
     num_bound: int = 20
@@ -316,7 +316,7 @@ class DigitTokensOptions(DataOptions):
     """rate: generalised KL divergence of the rates, whose mean is the ELBO. uniform: cross-entropy."""
     num_steps: int = 100
     """Steps of the sampler (uniform only)."""
-    iterations: int = 20
+    iterations: int = 6
     width: int = 256
     depth: int = 2
     num_samples: int = 2_000
