@@ -38,6 +38,7 @@ from egmjax.training import (
     linear_temper,
     make_trainer,
     replay_buffer,
+    rollout_source,
     write_atomically,
 )
 
@@ -212,10 +213,9 @@ def build(options: AmortizedOptions) -> Setup:
         optax.clip_by_global_norm(1.0),
         optax.adam(optax.cosine_decay_schedule(options.learning_rate, num_updates, 0.02)),
     )
-    trainer = make_trainer(
+    source = rollout_source(
         process,
         first_hitting_sampler(process),
-        objective,
         replay_buffer(
             options.buffer_rollouts * options.num_rollouts,
             weighted=objective.weighted,
@@ -224,8 +224,12 @@ def build(options: AmortizedOptions) -> Setup:
         ),
         psi_fn,
         apply_fn,
-        optimizer,
         num_rollouts=options.num_rollouts,
+    )
+    trainer = make_trainer(
+        source,
+        objective,
+        optimizer,
         batch_size=options.batch_size,
         updates_per_iteration=options.updates_per_iteration,
         temper_fn=linear_temper(options.temper_start, round(0.3 * options.iterations)),

@@ -1,4 +1,7 @@
-"""Options of `python -m benchmarks.train`: one dataclass for each target, whose defaults are its recipe."""
+"""Options of `python -m benchmarks.train`: one dataclass for each target and data set, whose defaults are its recipe.
+
+Long because it is a list; the two families share `RunOptions` and `RealOptions`.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +33,8 @@ class ObjectiveOptions:
 
 
 @dataclass(kw_only=True)
-class Options(ObjectiveOptions):
-    """What every target shares."""
+class RunOptions:
+    """What every run shares."""
 
     out: Path
     """Folder for the results; must not exist, unless --resume or --overwrite is given."""
@@ -42,11 +45,31 @@ class Options(ObjectiveOptions):
     seed: int = 0
     """Seed of all randomness: parameters, training, evaluation."""
     iterations: int = 200
-    """Training iterations; each rolls out the model once."""
+    """Training iterations: one renewal of the replay buffer, where there is one, and some gradient steps each."""
     updates_per_iteration: int = 8
     """Gradient steps for each iteration."""
     batch_size: int = 512
     """States in a gradient step."""
+    learning_rate: float = 2e-3
+    """Adam's initial rate; decays along a cosine to 2 percent."""
+    clip_norm: float = 1.0
+    """Gradients are scaled down to this global norm."""
+    ema_decay: float = 0.99
+    """Decay of the averaged parameters, which make the samples."""
+    width: int = 32
+    """Hidden width of the network (channels)."""
+    depth: int = 2
+    """Hidden layers or residual blocks."""
+    num_samples: int = 20_000
+    """Samples in samples.npz and the report."""
+    checkpoint_every: int = 20
+    """Iterations between checkpoints."""
+
+
+@dataclass(kw_only=True)
+class Options(ObjectiveOptions, RunOptions):
+    """What every target shares: learning from an energy."""
+
     num_rollouts: int = 512
     """Samples of the model for each iteration."""
     buffer_rollouts: int = 4
@@ -57,26 +80,12 @@ class Options(ObjectiveOptions):
     """MCMC moves of the target on buffered states before they are learned from: above 0 the run learns from MCMC."""
     refresh_step: float = 0.05
     """Langevin step of these moves, in squared units of the real coordinates."""
-    learning_rate: float = 2e-3
-    """Adam's initial rate; decays along a cosine to 2 percent."""
-    clip_norm: float = 1.0
-    """Gradients are scaled down to this global norm."""
-    ema_decay: float = 0.99
-    """Decay of the averaged parameters, which make the samples."""
     temper_start: float = 0.3
     """Fraction of the log-density at the start of training; ramps up to 1."""
     temper_fraction: float = 0.3
     """Fraction of training that the ramp lasts."""
-    width: int = 32
-    """Hidden width of the network (channels)."""
-    depth: int = 2
-    """Hidden layers or residual blocks."""
-    num_samples: int = 20_000
-    """Samples in samples.npz and the report."""
     num_exact: int = 5_000
     """Exact samples for EUBO and the forward ESS, where the target can be sampled."""
-    checkpoint_every: int = 20
-    """Iterations between checkpoints."""
 
 
 @dataclass(kw_only=True)
@@ -129,8 +138,8 @@ class SpinGlassOptions(LatticeOptions):
 
 
 @dataclass(kw_only=True)
-class FlowOptions(Options):
-    """Defaults shared by targets on R^d and mixed spaces."""
+class RealOptions:
+    """How real coordinates move."""
 
     process: Literal["flow", "diffusion", "flow+diffusion", "jump", "flow+jump"] = "flow"
     """What the real coordinates follow; a sum: each step is one or the other, with equal probability. jump, flow+jump:
@@ -142,6 +151,20 @@ class FlowOptions(Options):
     noise: float = 1.0
     """Noise of the diffusion in units of the path's own; at 1 it is the time reversal of the noising. Without effect
     on a flow."""
+    scale: float = 5.0
+    """Standard deviation of the Gaussian reference: about the size of the target, in its own units."""
+    power: float = 1.0
+    """Above 1, more of the time is spent near the data: for modes much narrower than scale."""
+    num_steps: int | None = None
+    """Steps of the sampler from t=0 to t=1; None is 40 for a flow, 20 where there are jumps, 100 with noise."""
+    stepper: Literal["heun", "euler"] = "heun"
+    """Heun is of order two with two network calls a step, Euler of order one with one."""
+
+
+@dataclass(kw_only=True)
+class FlowOptions(RealOptions, Options):
+    """Defaults shared by targets on R^d and mixed spaces."""
+
     objective: Literal["snis", "bootstrap", "weighted"] = "snis"
     iterations: int = 60
     updates_per_iteration: int = 20
@@ -151,14 +174,6 @@ class FlowOptions(Options):
     depth: int = 3
     temper_start: float = 0.1
     num_exact: int = 2_000
-    scale: float = 5.0
-    """Standard deviation of the Gaussian reference: about the size of the target, in its own units."""
-    power: float = 1.0
-    """Above 1, more of the time is spent near the data: for modes much narrower than scale."""
-    num_steps: int | None = None
-    """Steps of the sampler from t=0 to t=1; None is 40 for a flow, 20 where there are jumps and 100 with noise."""
-    stepper: Literal["heun", "euler"] = "heun"
-    """Heun is of order two with two network calls a step, Euler of order one with one."""
 
 
 @dataclass(kw_only=True)
@@ -254,7 +269,126 @@ TARGETS: dict[str, type[Options]] = {
     "joint-dw4": JointDw4Options,
 }
 
+
+@dataclass(kw_only=True)
+class DataOptions(RunOptions):
+    """What every data set shares: conditional generator matching."""
+
+    times: Literal["uniform", "logit-normal", "skewed"] = "uniform"
+    """Law of the training times: uniform, sigmoid(n), or sigmoid(1.2 + 1.2 n) with n standard normal."""
+    pairing: Literal["independent", "transport"] = "independent"
+    """How noise and data are paired. transport: optimally within each batch (flows, also beside masks)."""
+    num_bound: int = 1_000
+    """Held-out states whose log-density is bounded; costly for flows in many dimensions."""
+    iterations: int = 100
+    updates_per_iteration: int = 100
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+    ema_decay: float = 0.999
+    width: int = 128
+    depth: int = 3
+    num_samples: int = 5_000
+
+
+@dataclass(kw_only=True)
+class RealDataOptions(RealOptions, DataOptions):
+    """Defaults shared by data with real coordinates."""
+
+    scale: float = 1.0
+
+
+@dataclass(kw_only=True)
+class PlaneOptions(RealDataOptions):
+    """Points in the plane, standardised."""
+
+    num_bound: int = 5_000
+
+
+@dataclass(kw_only=True)
+class MoonsOptions(PlaneOptions):
+    """Two interleaved half circles in the plane."""
+
+
+@dataclass(kw_only=True)
+class CheckerboardOptions(PlaneOptions):
+    """Eight black squares of a board in the plane."""
+
+
+@dataclass(kw_only=True)
+class RingsOptions(PlaneOptions):
+    """Two concentric rings in the plane."""
+
+
+@dataclass(kw_only=True)
+class DigitsOptions(RealDataOptions):
+    """Handwritten digits, 8 x 8 grey levels as real numbers in [-1, 1] (scikit-learn)."""
+
+    scale: float = 0.6
+    iterations: int = 25
+    width: int = 256
+    num_samples: int = 2_000
+    num_bound: int = 20
+
+
+@dataclass(kw_only=True)
+class DigitTokensOptions(DataOptions):
+    """Handwritten digits, 8 x 8 pixels as symbols with 17 grey levels (scikit-learn)."""
+
+    process: Literal["mask", "uniform"] = "mask"
+    """mask: pixels are revealed one by one. uniform: they start at random and jump, in steps on a grid of times."""
+    weighting: Literal["rate", "uniform"] = "rate"
+    """rate: generalised KL divergence of the rates, whose mean is the ELBO. uniform: cross-entropy."""
+    num_steps: int = 100
+    """Steps of the sampler (uniform only)."""
+    iterations: int = 6
+    width: int = 256
+    depth: int = 2
+    num_samples: int = 2_000
+    num_bound: int = 500
+
+
+@dataclass(kw_only=True)
+class MixedDataOptions(RealDataOptions):
+    """Defaults shared by tables with continuous and categorical columns."""
+
+    symbols: Literal["mask", "uniform"] = "mask"
+    """What the categories follow, as for digit tokens."""
+    weighting: Literal["rate", "uniform"] = "rate"
+    """As for digit tokens."""
+
+
+@dataclass(kw_only=True)
+class MixedTableOptions(MixedDataOptions):
+    """Visits to doctors and health insurance of some 6,000 people, eight columns of both kinds (statsmodels)."""
+
+    iterations: int = 150
+    times: Literal["uniform", "logit-normal", "skewed"] = "skewed"
+    width: int = 192
+    num_bound: int = 200
+
+
+@dataclass(kw_only=True)
+class MixedSyntheticOptions(MixedDataOptions):
+    """Two categorical and three Gaussian columns with known means, correlations and class probabilities."""
+
+    iterations: int = 40
+    num_bound: int = 500
+
+
+DATA_SETS: dict[str, type[DataOptions]] = {
+    "digits": DigitsOptions,
+    "digits-tokens": DigitTokensOptions,
+    "mixed-table": MixedTableOptions,
+    "mixed-synthetic": MixedSyntheticOptions,
+    "moons": MoonsOptions,
+    "checkerboard": CheckerboardOptions,
+    "rings": RingsOptions,
+}
+
+RUNS: dict[str, type[RunOptions]] = {**TARGETS, **DATA_SETS}
+
 COUNTS = (
+    "num_bound",
     "iterations",
     "updates_per_iteration",
     "batch_size",
@@ -273,18 +407,18 @@ COUNTS = (
 _NOT_CONFIGURATION = ("out", "resume", "overwrite")
 
 
-def configuration(name: str, options: Options) -> dict[str, Any]:
+def configuration(name: str, options: RunOptions) -> dict[str, Any]:
     """What determines the result of a run, as JSON values."""
     values = dataclasses.asdict(options)
     return {"target": name, **{k: v for k, v in values.items() if k not in _NOT_CONFIGURATION}}
 
 
-def read_configuration(folder: Path) -> tuple[str, Options]:
-    """The target's name and options of the run in `folder`; `ValueError` where there is none."""
+def read_configuration(folder: Path) -> tuple[str, RunOptions]:
+    """The target's or data set's name and options of the run in `folder`; `ValueError` where there is none."""
     try:
         values = json.loads((folder / "config.json").read_text())
         name = values.pop("target")
-        return name, TARGETS[name](out=folder, **values)
+        return name, RUNS[name](out=folder, **values)
     except OSError as error:
         raise ValueError(f"run: {folder} has no config.json") from error
     except (ValueError, KeyError, TypeError) as error:
@@ -297,7 +431,7 @@ def check_seed(seed: int) -> None:
         raise ValueError(f"seed: in 0..2^31-1, got {seed}")
 
 
-def check(options: Options) -> None:
+def check(options: RunOptions) -> None:
     """Raises `ValueError` naming the first option with a senseless value."""
     for name in COUNTS:
         value = getattr(options, name, 1)
@@ -308,7 +442,7 @@ def check(options: Options) -> None:
         if not 0 < value < math.inf:
             raise ValueError(f"{name}: must be positive and finite, got {value}")
     process = getattr(options, "process", "")
-    if "jump" in process and options.objective == "bootstrap":
+    if "jump" in process and getattr(options, "objective", None) == "bootstrap":
         raise ValueError("objective: bins of the endpoint are targets at r=1 only, so jumps cannot bootstrap")
     if "jump" in process and (getattr(options, "bins", 2) < 2 or getattr(options, "num_steps", None) == 1):
         raise ValueError("bins: jumps need at least two bins and two steps")
@@ -319,14 +453,15 @@ def check(options: Options) -> None:
         value = getattr(options, name, 0.0)
         if not math.isfinite(value):
             raise ValueError(f"{name}: must be finite, got {value}")
-    if options.refresh < 0:
-        raise ValueError(f"refresh: at least 0, got {options.refresh}")
+    if getattr(options, "refresh", 0) < 0:
+        raise ValueError(f"refresh: at least 0, got {getattr(options, 'refresh', 0)}")
     if (getattr(options, "radius", None) or 0) < 0:
         raise ValueError("radius: at least 0")
     check_seed(options.seed)
-    if not 0 <= options.min_ess_fraction < 1:
-        raise ValueError(f"min_ess_fraction: a fraction in [0, 1), got {options.min_ess_fraction}")
+    min_ess_fraction = getattr(options, "min_ess_fraction", 0.0)
+    if not 0 <= min_ess_fraction < 1:
+        raise ValueError(f"min_ess_fraction: a fraction in [0, 1), got {min_ess_fraction}")
     for name in ("ema_decay", "temper_start", "temper_fraction"):
-        value = getattr(options, name)
+        value = getattr(options, name, 0.0)
         if not 0 <= value <= 1:
             raise ValueError(f"{name}: a fraction in [0, 1], got {value}")

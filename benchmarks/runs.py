@@ -12,24 +12,28 @@ import numpy as np
 
 from egmjax.training import Checkpoints
 
-from .options import Options, configuration, read_configuration
-from .setups import Setup, build
+from .data_runs import build_from_data
+from .options import DataOptions, Options, RunOptions, configuration, read_configuration
+from .setups import Setup, build_from_energy
 
 CHUNK = 1_000  # roll-outs at a time: memory stays flat, and one compiled program serves every count
-RollOut = Callable[[Any, jax.Array], tuple[Any, jax.Array]]
+RollOut = Callable[[Any, jax.Array], tuple[Any, jax.Array | None]]
 
 
 class LoadedRun(NamedTuple):
     """A trained sampler: `sample(key, num_samples) -> (x, log_weight)`, its options and its functions."""
 
     name: str
-    options: Options
+    options: RunOptions
     setup: Setup
     params: Any
     roll_out: RollOut
 
-    def sample(self, key: jax.Array, num_samples: int) -> tuple[Any, np.ndarray]:
-        """`num_samples` states and their log-weights: `mean(exp(log_weight))` estimates Z without bias."""
+    def sample(self, key: jax.Array, num_samples: int) -> tuple[Any, np.ndarray | None]:
+        """`num_samples` states and their log-weights: `mean(exp(log_weight))` estimates Z without bias.
+
+        `None` in place of log-weights where the sampler was trained from data: there is no energy to weigh by.
+        """
         return draw(self.roll_out, self.params, key, num_samples)
 
 
@@ -42,18 +46,28 @@ def load(folder: str | Path) -> LoadedRun:
     return LoadedRun(name, options, setup, state.ema_params, compile_roll_out(setup))
 
 
-def checkpoints(folder: Path, name: str, options: Options) -> Checkpoints:
+def build(name: str, options: RunOptions) -> Setup:
+    """Composes the run of a target or of a data set."""
+    if isinstance(options, DataOptions):
+        return build_from_data(name, options)
+    assert isinstance(options, Options)
+    return build_from_energy(name, options)
+
+
+def checkpoints(folder: Path, name: str, options: RunOptions) -> Checkpoints:
     """The checkpoints of the run in `folder`."""
     return Checkpoints(folder / "checkpoints", configuration(name, options))
 
 
 def compile_roll_out(setup: Setup) -> RollOut:
-    """`(params, key) -> (x, log_weight)`, `CHUNK` certified samples, jitted."""
+    """`(params, key) -> (x, log_weight)`, `CHUNK` certified samples, jitted; no log-weights without an energy."""
 
     @jax.jit
-    def roll_out(params: Any, key: jax.Array) -> tuple[Any, jax.Array]:
+    def roll_out(params: Any, key: jax.Array) -> tuple[Any, jax.Array | None]:
         keys = jax.random.split(key, CHUNK)
         rollouts = jax.vmap(lambda k: setup.sampler.sample(k, setup.predictor(params)))(keys)
+        if not setup.has_energy:
+            return rollouts.x, None
         with jax.default_matmul_precision("highest"):
             psi = jax.vmap(lambda x: setup.psi_fn(x, 1.0))(rollouts.x)
         return rollouts.x, psi + rollouts.log_weight
@@ -61,7 +75,7 @@ def compile_roll_out(setup: Setup) -> RollOut:
     return roll_out
 
 
-def draw(roll_out: RollOut, params: Any, key: jax.Array, num_samples: int) -> tuple[Any, np.ndarray]:
+def draw(roll_out: RollOut, params: Any, key: jax.Array, num_samples: int) -> tuple[Any, Any]:
     """Certified samples, in chunks of one compiled program. Raises `ValueError` for `num_samples < 1`."""
     if num_samples < 1:
         raise ValueError(f"num_samples: at least 1, got {num_samples}")
@@ -69,6 +83,12 @@ def draw(roll_out: RollOut, params: Any, key: jax.Array, num_samples: int) -> tu
     parts = [jax.device_get(roll_out(params, jax.random.fold_in(key, i))) for i in indices]
     x, log_weight = jax.tree.map(lambda *a: np.concatenate(a)[:num_samples], *parts)
     return x, log_weight
+
+
+def save_states(file: Path, x: Any, **arrays: np.ndarray) -> None:
+    """Writes states as `x`, or as `x0, x1, ...` for a product, and `arrays` beside them."""
+    components = {f"x{i}": a for i, a in enumerate(x)} if isinstance(x, tuple) else {"x": x}
+    np.savez(file, **components, **arrays)  # type: ignore[arg-type]
 
 
 def weigh(setup: Setup, params: Any, key: jax.Array, x1: Any) -> np.ndarray:

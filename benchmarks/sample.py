@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Annotated
 
 import jax
-import numpy as np
 import tyro
 
 from egmjax.metrics import summarize_weights
 
 from .options import check_seed
-from .runs import load
+from .runs import load, save_states
 
 
 @dataclass(kw_only=True)
@@ -57,11 +56,13 @@ def run(options: SampleOptions) -> Path:
     if file.exists() and not options.overwrite:
         raise ValueError(f"out: {file} exists; give --overwrite to replace it")
     x, log_weight = load(options.run).sample(jax.random.fold_in(jax.random.key(options.seed), 3), options.num)
-    components = {f"x{i}": a for i, a in enumerate(x)} if isinstance(x, tuple) else {"x": x}
     try:
-        np.savez(file, **components, log_weight=log_weight)
+        save_states(file, x, **({} if log_weight is None else {"log_weight": log_weight}))
     except OSError as error:
         raise ValueError(f"out: cannot write {file} ({error.strerror})") from error
+    if log_weight is None:
+        print(f"{options.num} samples in {file}, learned from data")
+        return file
     summary = summarize_weights(log_weight)
     print(
         f"{options.num} samples in {file}: log Z {float(summary.log_z):.4f} +- {float(summary.log_z_stderr):.4f}, "

@@ -46,29 +46,33 @@ from egmjax.training import (
     make_trainer,
     psi_objective,
     replay_buffer,
+    rollout_source,
     snis_objective,
     sum_objectives,
     weighted_objective,
 )
 
 from .options import (
-    FlowOptions,
     FunnelOptions,
     Gmm40Options,
     IsingOptions,
     LatticeOptions,
-    MixedOptions,
     ObjectiveOptions,
     Options,
     PottsOptions,
+    RealOptions,
+    RunOptions,
     SpinGlassOptions,
 )
 
 
 class Setup(NamedTuple):
-    """A run's functions. `energies_per_iteration` counts evaluations of the energy, one-site changes included."""
+    """A run's functions. `target` is a `targets.Target`, or the `data_sets.DataSet` learned from.
 
-    target: Target
+    `energies_per_iteration` counts evaluations of the energy, one-site changes included.
+    """
+
+    target: Any
     process: Process
     sampler: Sampler
     init_params: Callable[[jax.Array], Any]
@@ -76,6 +80,11 @@ class Setup(NamedTuple):
     psi_fn: PsiFn
     trainer: Trainer
     energies_per_iteration: int
+
+    @property
+    def has_energy(self) -> bool:
+        """Whether samples can be weighed: not where all that is known are data."""
+        return isinstance(self.target, Target)
 
     def predictor(self, params: Any) -> Any:
         """`predict_fn(xt, t)` of the network with these parameters."""
@@ -95,26 +104,17 @@ class Networks(NamedTuple):
     psi: Callable[[Any, Any, Any], jax.Array]
 
 
-def build(name: str, options: Options) -> Setup:
+def build_from_energy(name: str, options: Options) -> Setup:
     """Composes the run of target `name`."""
     target = _target(name, options)
-    process = _process(options, target.space)
-    if isinstance(process, MaskedProcess):
-        sampler = first_hitting_sampler(process)
-    else:
-        sampler = grid_sampler(process, _times(options, process))
+    process = make_process(options, target.space)
+    sampler = make_sampler(options, process)
     networks = _networks(options, target, process)
     psi_fn = psi_from_energy(target.energy, process.path)
     objective = make_objective(options, process, networks, psi_fn, target.site_energies)
-    num_updates = options.iterations * options.updates_per_iteration
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(options.clip_norm),
-        optax.adam(optax.cosine_decay_schedule(options.learning_rate, num_updates, 0.02)),
-    )
-    trainer = make_trainer(
+    source = rollout_source(
         process,
         sampler,
-        objective,
         replay_buffer(
             options.buffer_rollouts * options.num_rollouts,
             weighted=objective.weighted,
@@ -122,15 +122,19 @@ def build(name: str, options: Options) -> Setup:
         ),
         psi_fn,
         networks.generator,
-        optimizer,
         num_rollouts=options.num_rollouts,
+        refresh=refreshing_moves(target.space, num_steps=options.refresh, step_size=options.refresh_step)
+        if options.refresh
+        else None,
+    )
+    trainer = make_trainer(
+        source,
+        objective,
+        make_optimizer(options),
         batch_size=options.batch_size,
         updates_per_iteration=options.updates_per_iteration,
         ema_decay=options.ema_decay,
         temper_fn=linear_temper(options.temper_start, round(options.temper_fraction * options.iterations)),
-        refresh=refreshing_moves(target.space, num_steps=options.refresh, step_size=options.refresh_step)
-        if options.refresh
-        else None,
     )
     for_each = energies_of_an_example(options, objective, target.space)
     for_each += options.refresh * energies_of_a_move(target.space)
@@ -138,13 +142,14 @@ def build(name: str, options: Options) -> Setup:
     return Setup(target, process, sampler, networks.init, networks.generator, psi_fn, trainer, per_iteration)
 
 
-def _num_steps(options: Options) -> int:
-    assert isinstance(options, (FlowOptions, LatticeOptions))
-    if options.num_steps is not None:
-        return options.num_steps
-    if "jump" in options.process:
+def _num_steps(options: RunOptions) -> int:
+    num_steps = getattr(options, "num_steps", None)
+    if num_steps is not None:
+        return num_steps
+    process = getattr(options, "process", "flow")
+    if "jump" in process:
         return 20
-    return 40 if options.process == "flow" else 100
+    return 40 if process == "flow" else 100
 
 
 def energies_of_an_example(options: ObjectiveOptions, objective: Objective, space: Space) -> int:
@@ -156,7 +161,7 @@ def energies_of_an_example(options: ObjectiveOptions, objective: Objective, spac
     return objective.num_energies + changes * (options.num_proposals if options.objective == "snis" else 1)
 
 
-def _times(options: Options, process: Process) -> np.ndarray:
+def _times(options: RunOptions, process: Process) -> np.ndarray:
     """Equally spaced; where there are jumps the last step starts where the endpoint is known to a bin."""
     parts = process.processes if isinstance(process, ProductProcess) else (process,)
     for part in parts:
@@ -197,25 +202,42 @@ def _target(name: str, options: Options) -> Target:
     return simple[name]()
 
 
-def _process(options: Options, space: Space) -> Process:
+def make_optimizer(options: RunOptions) -> optax.GradientTransformation:
+    """Adam with clipped gradients and a cosine that ends at 2 percent of the initial rate."""
+    num_updates = options.iterations * options.updates_per_iteration
+    return optax.chain(
+        optax.clip_by_global_norm(options.clip_norm),
+        optax.adam(optax.cosine_decay_schedule(options.learning_rate, num_updates, 0.02)),
+    )
+
+
+def make_sampler(options: RunOptions, process: Process) -> Sampler:
+    """Site by site in exact hitting times for masks alone, else on a grid of times."""
+    if isinstance(process, MaskedProcess):
+        return first_hitting_sampler(process)
+    return grid_sampler(process, _times(options, process))
+
+
+def make_process(options: RunOptions, space: Space) -> Process:
     """A process for each component of the space."""
     match space:
         case Real(shape):
-            assert isinstance(options, FlowOptions)
+            assert isinstance(options, RealOptions)
             return _real_process(options, stationary_path(shape, scale=options.scale, power=options.power))
         case Categorical(sites, num_states):
-            assert isinstance(options, (LatticeOptions, MixedOptions))
-            kind = options.symbols if isinstance(options, MixedOptions) else options.process
+            # mixed spaces have an option for either kind of component
+            kind = getattr(options, "symbols", None) or getattr(options, "process")  # noqa: B009
+            weighting: Any = getattr(options, "weighting", "rate")
             if kind == "uniform":
-                return MixtureProcess(MixturePath(sites=sites, num_states=num_states))
+                return MixtureProcess(MixturePath(sites=sites, num_states=num_states), weighting)
             is_ordered = isinstance(options, LatticeOptions) and options.order == "raster"
             schedule = Ordered.from_rank(np.arange(sites)) if is_ordered else Linear()
-            return MaskedProcess(MaskedPath(schedule, sites=sites, num_states=num_states))
+            return MaskedProcess(MaskedPath(schedule, sites=sites, num_states=num_states), weighting)
     assert isinstance(space, tuple)
-    return ProductProcess(tuple(_process(options, part) for part in space))
+    return ProductProcess(tuple(make_process(options, part) for part in space))
 
 
-def _real_process(options: FlowOptions, path: GaussianPath) -> Process:
+def _real_process(options: RealOptions, path: GaussianPath) -> Process:
     if "jump" in options.process:
         head = BinnedHead(options.bins, options.reach)
         jump = GaussianJumpProcess(path, head=head)
@@ -229,10 +251,15 @@ def _real_process(options: FlowOptions, path: GaussianPath) -> Process:
     return flow if options.process == "flow" else diffusion
 
 
+def needs_time(process: Process) -> bool:
+    """What a mask hides does not depend on the time."""
+    return not isinstance(process, MaskedProcess)
+
+
 def _networks(options: Options, target: Target, process: Process) -> Networks:
     generator: Any
-    use_time = not isinstance(process, MaskedProcess)  # what a mask hides does not depend on the time
-    scale = options.scale if isinstance(options, FlowOptions) else 1.0
+    use_time = needs_time(process)
+    scale = options.scale if isinstance(options, RealOptions) else 1.0
     if isinstance(options, LatticeOptions) and not isinstance(options, SpinGlassOptions):
         assert isinstance(target.space, Categorical)
         generator = LatticeNet(

@@ -33,7 +33,7 @@ from . import amortized, train
 from .chains import run_chains
 from .options import TARGETS, check
 from .report import clean, compare
-from .setups import build
+from .runs import build
 from .suite_tables import draw, tabulate
 
 METHODS: tuple[Literal["snis", "bootstrap", "weighted"], ...] = ("snis", "bootstrap", "weighted")

@@ -1,4 +1,4 @@
-"""Train a sampler from an energy and report how far its samples can be trusted.
+"""Train a sampler from an energy or from data and report how far its samples can be trusted.
 
 python -m benchmarks.train TARGET [--options] --out DIR
 python -m benchmarks.train --list
@@ -11,24 +11,21 @@ import json
 import platform
 import shutil
 import sys
-import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-import numpy as np
 import tyro
 
 import egmjax
-from egmjax import metrics
-from egmjax.plotting import plot_report
 from egmjax.training import TrainState, fit, write_atomically
 
-from .options import TARGETS, Options, check, configuration, read_configuration
-from .report import FLOOR_SEED, clean, compare, table
-from .runs import checkpoints, compile_roll_out, draw, weigh
-from .setups import Setup, build
+from .data_report import data_table, evaluate_data
+from .options import DATA_SETS, RUNS, TARGETS, RunOptions, check, configuration, read_configuration
+from .report import clean, table
+from .runs import build, checkpoints
+from .setups import Setup
+from .target_report import evaluate_energy
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -42,19 +39,23 @@ def main(arguments: list[str] | None = None) -> None:
     train(run)
 
 
-def parse(arguments: list[str]) -> tuple[str, Options]:
+def parse(arguments: list[str]) -> tuple[str, RunOptions]:
     """The target's name and options; `--list` and `--help` end the command."""
     if not arguments or arguments[0] in ("-h", "--help", "--list"):
-        print(__doc__.strip() + "\n\ntargets:")
-        for name, kind in TARGETS.items():
-            print(f"  {name:<14}{(kind.__doc__ or '').strip().splitlines()[0]}")
-        print("\noptions of a target, with defaults and units: python -m benchmarks.train TARGET --help")
+        print(__doc__.strip())
+        for title, kinds in (("targets", TARGETS), ("data sets", DATA_SETS)):
+            print(f"\n{title}:")
+            for name, kind in kinds.items():
+                print(f"  {name:<17}{(kind.__doc__ or '').strip().splitlines()[0]}")
+        print(
+            "\noptions of a target or data set, with defaults and units: python -m benchmarks.train TARGET --help"
+        )
         raise SystemExit(0 if arguments else 2)
     name = arguments[0]
-    if name not in TARGETS:
-        near = difflib.get_close_matches(name, TARGETS, n=1, cutoff=0.0)
+    if name not in RUNS:
+        near = difflib.get_close_matches(name, RUNS, n=1, cutoff=0.0)
         raise ValueError(f"target: unknown {name!r}; did you mean {near[0]!r}? (--list shows all)")
-    options = tyro.cli(TARGETS[name], args=arguments[1:], prog=f"python -m benchmarks.train {name}")
+    options = tyro.cli(RUNS[name], args=arguments[1:], prog=f"python -m benchmarks.train {name}")
     check(options)
     return name, options
 
@@ -63,13 +64,13 @@ class Run(NamedTuple):
     """A run about to start or to go on."""
 
     name: str
-    options: Options
+    options: RunOptions
     setup: Setup
     folder: Path
     state: TrainState
 
 
-def prepare(name: str, options: Options) -> Run:
+def prepare(name: str, options: RunOptions) -> Run:
     """Builds everything that bad input can spoil: functions, folder, and the state to start from."""
     setup = build(name, options)
     folder = prepare_folder(name, options)
@@ -94,20 +95,21 @@ def train(run: Run) -> dict[str, Any]:
         energies_per_iteration=setup.energies_per_iteration,
         on_metrics=_progress(options.iterations),
     )
+    evaluate = evaluate_energy if setup.has_energy else evaluate_data
     report = evaluate(name, options, setup, result.state.ema_params, result.history, folder)
     report["seconds"] = {
         "compile": result.compile_seconds,
         "train": result.train_seconds,
         **report["seconds"],
     }
-    report = clean(report)
+    report = clean({**report, "config": configuration(name, options), "versions": versions()})
     write_atomically(folder / "report.json", json.dumps(report, indent=1) + "\n")
-    print(table(report))
+    print(table(report) if setup.has_energy else data_table(report))
     print(f"wrote {folder}/report.json, report.png, samples.npz")
     return report
 
 
-def prepare_folder(name: str, options: Options) -> Path:
+def prepare_folder(name: str, options: RunOptions) -> Path:
     """Makes the folder of a run and writes `config.json`; refuses to lose or mix up anything."""
     folder, config = options.out, configuration(name, options)
     if options.resume and options.overwrite:
@@ -137,90 +139,19 @@ def prepare_folder(name: str, options: Options) -> Path:
 
 def _is_run(folder: Path) -> bool:
     try:
-        return json.loads((folder / "config.json").read_text())["target"] in TARGETS
+        return json.loads((folder / "config.json").read_text())["target"] in RUNS
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
-def evaluate(
-    name: str, options: Options, setup: Setup, params: Any, history: list[dict[str, float]], folder: Path
-) -> dict[str, Any]:
-    """Draws certified samples and holds them against what is exactly known; writes samples and picture."""
-    target = setup.target
-    key_draw, key_weigh, key_floor = jax.random.split(jax.random.fold_in(jax.random.key(options.seed), 2), 3)
-    started = time.perf_counter()
-    x, log_weight = draw(compile_roll_out(setup), params, key_draw, options.num_samples)
-    sample_seconds = time.perf_counter() - started
-    summary = metrics.summarize_weights(log_weight)
-
-    reference = target.sample(jax.random.key(FLOOR_SEED + options.seed), options.num_samples)
-    forward = None
-    if reference is not None:
-        exact = jax.tree.map(lambda a: a[: options.num_exact], reference)
-        forward = metrics.summarize_forward_weights(weigh(setup, params, key_weigh, exact))
-    entries, details = compare(target, x, log_weight, reference, key_floor)
-
-    components = {f"x{i}": a for i, a in enumerate(x)} if isinstance(x, tuple) else {"x": x}
-    np.savez(folder / "samples.npz", **components, log_weight=log_weight)
-    _picture(name, setup, x, log_weight, reference, history, folder)
+def versions() -> dict[str, str]:
+    """What made a report."""
+    packages = ("jax", "jaxlib", "flax", "optax", "numpy")
     return {
-        "target": name,
-        "metrics": entries,
-        **details,
-        "log_z": {
-            "estimate": summary.log_z,
-            "stderr": summary.log_z_stderr,
-            "elbo": summary.elbo,
-            "eubo": None if forward is None else forward.eubo,
-            "exact": target.log_z,
-        },
-        "ess_fraction": summary.ess_fraction,
-        "forward_ess_fraction": None if forward is None else forward.ess_fraction,
-        "pareto_k": summary.pareto_k,
-        "largest_weight": summary.largest_weight,
-        "num_nonfinite": int(summary.num_nonfinite),
-        "num_samples": options.num_samples,
-        "seconds": {"sample": sample_seconds},
-        "energy_evaluations": options.iterations * setup.energies_per_iteration + options.num_samples,
-        "config": configuration(name, options),
-        "versions": {
-            "egmjax": egmjax.__version__,
-            "python": platform.python_version(),
-            **{package: version(package) for package in ("jax", "jaxlib", "flax", "optax", "numpy")},
-        },
+        "egmjax": egmjax.__version__,
+        "python": platform.python_version(),
+        **{package: version(package) for package in packages},
     }
-
-
-def _picture(
-    name: str,
-    setup: Setup,
-    x: Any,
-    log_weight: np.ndarray,
-    reference: Any,
-    history: list[dict[str, float]],
-    folder: Path,
-) -> None:
-    target = setup.target
-    observables = {
-        label: (
-            np.asarray(jax.vmap(fn)(x)),
-            None if reference is None else np.asarray(jax.vmap(fn)(reference)),
-        )
-        for label, fn in target.observables.items()
-    }
-    law = getattr(target, "energy_law", None)
-    figure = plot_report(
-        states=x,
-        energies=np.asarray(jax.vmap(target.energy)(x)),
-        log_weight=log_weight,
-        history=[{**row, "step": row["iteration"]} for row in history],
-        reference_energies=None if reference is None else np.asarray(jax.vmap(target.energy)(reference)),
-        energy_law=None if law is None else law(),
-        observables=observables,
-        exact_log_z=target.log_z,
-        title=name,
-    )
-    figure.savefig(folder / "report.png")
 
 
 def _progress(total: int) -> Any:
@@ -233,7 +164,9 @@ def _progress(total: int) -> Any:
 
     def show(row: dict[str, float]) -> None:
         iteration = int(row["iteration"])
-        text = f"loss {row['loss']:.3f}  ESS {row['ess_fraction']:.3f}  log Z {row['log_z']:.3f}"
+        text = f"loss {row['loss']:.3f}"
+        if "ess_fraction" in row:
+            text += f"  ESS {row['ess_fraction']:.3f}  log Z {row['log_z']:.3f}"
         if bar is not None and not bar.disable:
             bar.update(iteration - bar.n)
             bar.set_postfix_str(text, refresh=False)

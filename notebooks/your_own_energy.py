@@ -70,18 +70,9 @@ objective = training.snis_objective(
     process, network.apply, proposals.reference_posterior(process.path), psi_fn, num_proposals=256
 )
 optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(optax.cosine_decay_schedule(3e-3, 600)))
-trainer = training.make_trainer(
-    process,
-    sampler,
-    objective,
-    training.replay_buffer(4000, weighted=False),
-    psi_fn,
-    network.apply,
-    optimizer,
-    num_rollouts=500,
-    batch_size=256,
-    updates_per_iteration=20,
-)
+buffer = training.replay_buffer(4000, weighted=False)
+source = training.rollout_source(process, sampler, buffer, psi_fn, network.apply, num_rollouts=500)
+trainer = training.make_trainer(source, objective, optimizer, batch_size=256, updates_per_iteration=20)
 params = network.init(jax.random.key(0), process.path.sample_prior(jax.random.key(0)), jnp.zeros(()))
 result = training.fit(trainer, trainer.init(jax.random.key(1), params), num_iterations=30)
 

@@ -44,7 +44,7 @@ from egmjax.targets import Ising, exact_denoiser
 from egmjax.training import fit
 
 from ..options import IsingOptions
-from ..setups import build
+from ..runs import build
 
 
 @dataclass(kw_only=True)

@@ -8,7 +8,7 @@ import pytest
 from benchmarks import options as options_module
 from benchmarks import train
 from benchmarks.options import TARGETS, FlowOptions, LatticeOptions, MixedOptions, check
-from benchmarks.setups import build
+from benchmarks.runs import build
 from tests.benchmarks.commands import TINY, arguments, strict_json
 
 

@@ -151,7 +151,7 @@ def test_evaluation_shares_no_key_with_training(tmp_path, monkeypatch):
 
     from benchmarks import train
     from benchmarks.options import IsingOptions
-    from benchmarks.setups import build
+    from benchmarks.runs import build
 
     used = []
     real = train.draw

@@ -24,6 +24,7 @@ ALLOWED = {
     "simulators": {"_pytree", "states", "generators", "paths", "processes"},
     "proposals": {"_pytree", "states", "paths", "processes", "simulators"},
     "estimators": {"_pytree", "states", "generators", "paths", "processes", "simulators", "proposals"},
+    "data": {"states"},
     "mcmc": {"_pytree", "states"},
     "metrics": {"_pytree", "states"},
     "targets": {"_pytree", "states", "mcmc", "metrics"},
@@ -42,7 +43,18 @@ CORE = [
     "estimators",
 ]
 ABOVE = {"ebm", "training", "commands", "__main__", "cli", "__init__"}  # may import anything below them
-OPTIONAL = ("flax", "distrax", "orbax", "blackjax", "matplotlib", "optax", "tyro", "tqdm")
+OPTIONAL = (
+    "flax",
+    "distrax",
+    "orbax",
+    "blackjax",
+    "matplotlib",
+    "optax",
+    "tyro",
+    "tqdm",
+    "sklearn",
+    "statsmodels",
+)
 LAZY = ("diffrax",)  # imported by the function that needs it
 
 

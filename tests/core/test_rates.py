@@ -205,7 +205,7 @@ def test_bound_holds_for_the_exact_network():
 def test_refusals():
     model = process()
     x = jnp.array([0, 1])
-    with pytest.raises(ValueError, match="r: this path is not Markov"):
+    with pytest.raises(ValueError, match="r: the target of this process exists at r=1 only"):
         snis(
             jax.random.key(0),
             x,

@@ -16,9 +16,11 @@ from egmjax.proposals import reference_posterior
 from egmjax.simulators import first_hitting_sampler, grid_sampler, time_grid
 from egmjax.targets import GaussianBernoulliRBM, GaussianMixture, Ising
 from egmjax.training import (
+    data_source,
     linear_temper,
     make_trainer,
     replay_buffer,
+    rollout_source,
     snis_objective,
     weighted_objective,
 )
@@ -71,9 +73,15 @@ def make(
     learning_rate=2e-3,
     build=parts,
     weight_fn=jnp.ones_like,
+    refresh=None,
+    mesh=None,
+    data=None,
     **kwargs,
 ):
-    """A trainer of `kind`; the objective defaults to weighted for spins and to snis elsewhere."""
+    """A trainer of `kind`; the objective defaults to weighted for spins and to snis elsewhere.
+
+    `data`, states of the process, take the place of roll-outs.
+    """
     process, sampler, network = build(kind)
     energy_fn = energy_fn or target_of(kind).energy
     psi_fn = psi_from_energy(energy_fn, process.path)
@@ -92,18 +100,26 @@ def make(
         )
     )
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(learning_rate))
-    trainer = make_trainer(
+    source = rollout_source(
         process,
         sampler,
-        chosen,
         replay_buffer(capacity, weighted=chosen.weighted),
         psi_fn,
         network.apply,
-        optimizer,
         num_rollouts=num_rollouts,
+        refresh=refresh,
+        mesh=mesh,
+    )
+    if data is not None:
+        source = data_source(data, process.path.space)
+    trainer = make_trainer(
+        source,
+        chosen,
+        optimizer,
         batch_size=batch_size,
         updates_per_iteration=updates,
-        **{"temper_fn": linear_temper(0.5, 4), "last_time": 0.999, **kwargs},
+        mesh=mesh,
+        **{"temper_fn": linear_temper(0.5, 4), **kwargs},
     )
 
     jitted_init = jax.jit(network.init)

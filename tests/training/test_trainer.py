@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from egmjax.training import constrain, linear_temper, state_mesh
+from egmjax.training import constrain, linear_temper, state_mesh, stratified_times
 from tests.training.cases import (
     KINDS,
     as_data,
@@ -158,7 +158,9 @@ def test_times_are_stratified_up_to_the_last():
         jax.debug.callback(lambda t: seen.append(np.asarray(t)), t)
         return jnp.ones_like(t)
 
-    case = make("masked", weight_fn=weight_fn, updates=1, batch_size=16, last_time=0.5)
+    case = make(
+        "masked", weight_fn=weight_fn, updates=1, batch_size=16, time_fn=stratified_times(last_time=0.5)
+    )
     state = case.init()
     jax.block_until_ready(jax.jit(case.trainer.step)(state))
     jax.effects_barrier()

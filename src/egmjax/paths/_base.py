@@ -51,6 +51,13 @@ class Path:
         """A draw of `x_t ~ p_{t|r}(. | x_r)`."""
         raise NotImplementedError
 
+    def interpolate(self, key: jax.Array, x0: Any, x1: Any, t: Scalar) -> Any:
+        """A draw of `x_t` given both ends: `sample` where `x_0 ~ sample_prior` is independent of `x_1`.
+
+        What couplings of the ends are made of; raises `NotImplementedError` for paths without it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not join two given ends")
+
     def log_prob(self, xt: Any, xr: Any, t: Scalar, r: Scalar = 1.0) -> jax.Array:
         """`log p_{t|r}(x_t | x_r)`."""
         raise NotImplementedError

@@ -67,6 +67,11 @@ class GaussianPath(Path):
         c, v = self.chain(t, r)
         return c * xr + jnp.sqrt(v) * jax.random.normal(key, self.shape, dtype=xr.dtype)
 
+    def interpolate(self, key: jax.Array, x0: jax.Array, x1: jax.Array, t: Scalar) -> jax.Array:
+        """`alpha_t x_1 + sigma_t eps`, `eps` being `x_0` in standard units: a straight line for `CondOT`."""
+        alpha, sigma = self.coefficients(t)
+        return alpha * x1 + sigma * self.standardize(x0, 0.0)
+
     def log_prob(self, xt: jax.Array, xr: jax.Array, t: Scalar, r: Scalar = 1.0) -> jax.Array:
         check_times(t, r)
         c, v = self.chain(t, r)

@@ -78,6 +78,10 @@ class MaskedPath(Path):
         check_times(t, r)
         return jnp.where(jax.random.uniform(key, (self.sites,)) < self._keep_prob(t, r), xr, self.mask)
 
+    def interpolate(self, key: jax.Array, x0: jax.Array, x1: jax.Array, t: Scalar) -> jax.Array:
+        """Each site of `x_1` with probability `kappa_i(t)`, else that of `x_0`: `sample`, as there is one `x_0`."""
+        return jnp.where(jax.random.uniform(key, (self.sites,)) < self.kappa(t), x1, x0)
+
     def log_prob(self, xt: jax.Array, xr: jax.Array, t: Scalar, r: Scalar = 1.0) -> jax.Array:
         check_times(t, r)
         keep = self._keep_prob(t, r)

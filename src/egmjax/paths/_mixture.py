@@ -70,6 +70,10 @@ class MixturePath(Path):
         keep = jax.random.uniform(key_keep, (self.sites,)) < self.keep_prob(t, r)
         return jnp.where(keep, xr, self.sample_prior(key_symbol))
 
+    def interpolate(self, key: jax.Array, x0: jax.Array, x1: jax.Array, t: Scalar) -> jax.Array:
+        """Each site of `x_1` with probability `kappa_i(t)`, else that of `x_0`."""
+        return jnp.where(jax.random.uniform(key, (self.sites,)) < self.kappa(t), x1, x0)
+
     def log_prob(self, xt: jax.Array, xr: jax.Array, t: Scalar, r: Scalar = 1.0) -> jax.Array:
         check_times(t, r)
         keep, prior = self.keep_prob(t, r), jnp.exp(self.log_prior)[xt]

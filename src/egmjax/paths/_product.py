@@ -34,6 +34,10 @@ class ProductPath(Path):
     def sample(self, key: jax.Array, xr: Any, t: Scalar, r: Scalar = 1.0) -> Any:
         return tuple(p.sample(k, x, t, r) for p, k, x in zip(self.paths, self._split(key), xr))
 
+    def interpolate(self, key: jax.Array, x0: Any, x1: Any, t: Scalar) -> Any:
+        parts = zip(self.paths, self._split(key), x0, x1)
+        return tuple(p.interpolate(k, x, y, t) for p, k, x, y in parts)
+
     def log_prob(self, xt: Any, xr: Any, t: Scalar, r: Scalar = 1.0) -> jax.Array:
         return sum(p.log_prob(x, y, t, r) for p, x, y in zip(self.paths, xt, xr))  # type: ignore[return-value]
 

@@ -59,6 +59,15 @@ class Process:
         """Whether `target` exists at `r < 1`; if not, only `r = 1` does, and bootstrapping refuses the process."""
         return self.path.is_markov
 
+    @property
+    def follows_couplings(self) -> bool:
+        """Whether the mean of `target` still generates `x_t` where `x_0` and `x_1` are not independent.
+
+        A flow needs `E[x_1 | x_t]` alone, and a mask says nothing about its `x_0`. A diffusion, whose score
+        is that of the path's own noise, and the reversed noising chain of a mixture path need independence.
+        """
+        return False
+
     def prediction_shape(self) -> Any:
         """Shape of the raw network output (a tuple of shapes for a product)."""
         raise NotImplementedError

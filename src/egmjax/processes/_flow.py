@@ -45,6 +45,10 @@ class FlowProcess(GaussianProcess):
     def is_deterministic(self) -> bool:
         return True
 
+    @property
+    def follows_couplings(self) -> bool:
+        return True
+
     def generator(self, prediction: jax.Array, xt: jax.Array, t: Scalar) -> Flow:
         return Flow(self.path.velocity(self.residual(prediction, xt, t), xt, t))
 

@@ -42,6 +42,10 @@ class MaskedProcess(JumpProcess):
     def path(self) -> MaskedPath:
         return self.mixture
 
+    @property
+    def follows_couplings(self) -> bool:
+        return True
+
     def target(self, xt: jax.Array, xr: jax.Array, t: Scalar, r: Scalar = 1.0) -> jax.Array:
         """`(1-kappa_t)/(kappa_r-kappa_t) 1{x_r} - (1-kappa_r)/(kappa_r-kappa_t) 1{x_t}`, `[sites, S]`.
 

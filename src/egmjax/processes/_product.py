@@ -45,6 +45,10 @@ class ProductProcess(Process):
     def can_bootstrap(self) -> bool:
         return all(p.can_bootstrap for p in self.processes)
 
+    @property
+    def follows_couplings(self) -> bool:
+        return all(p.follows_couplings for p in self.processes)
+
     def prediction_shape(self) -> tuple[Any, ...]:
         return tuple(p.prediction_shape() for p in self.processes)
 

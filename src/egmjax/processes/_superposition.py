@@ -79,6 +79,10 @@ class SuperpositionProcess(Process):
     def can_bootstrap(self) -> bool:
         return all(p.can_bootstrap for p in self.processes)
 
+    @property
+    def follows_couplings(self) -> bool:
+        return all(p.follows_couplings for p in self.processes)
+
     def prediction_shape(self) -> Any:
         return self._each(lambda p: p.prediction_shape())
 

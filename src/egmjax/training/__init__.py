@@ -1,7 +1,8 @@
-"""Training: objectives, replay buffer, one step, one loop, checkpoints, sharding."""
+"""Training: sources of states, objectives, one step, one loop, checkpoints, sharding."""
 
 from ._buffer import BufferState, ReplayBuffer, replay_buffer
 from ._checkpoint import CheckpointError, Checkpoints, write_atomically
+from ._couplings import Coupling, independent_coupling, transport_coupling
 from ._loop import FitResult, fit
 from ._objectives import (
     ApplyFn,
@@ -16,6 +17,8 @@ from ._objectives import (
     weighted_objective,
 )
 from ._sharding import constrain, state_mesh
+from ._sources import Source, check_data, data_source, rollout_source
+from ._times import TimeFn, log_times, logit_normal_times, stratified_times
 from ._trainer import Trainer, TrainState, linear_temper, make_trainer
 
 __all__ = [
@@ -24,23 +27,34 @@ __all__ = [
     "CheckpointError",
     "Checkpoints",
     "Context",
+    "Coupling",
     "Examples",
     "FitResult",
     "Objective",
     "PsiApplyFn",
     "ReplayBuffer",
+    "Source",
+    "TimeFn",
     "TrainState",
     "Trainer",
+    "check_data",
     "constrain",
+    "data_source",
     "fit",
     "from_psi_objective",
+    "independent_coupling",
     "linear_temper",
+    "log_times",
+    "logit_normal_times",
     "make_trainer",
     "psi_objective",
     "replay_buffer",
+    "rollout_source",
     "snis_objective",
     "state_mesh",
+    "stratified_times",
     "sum_objectives",
+    "transport_coupling",
     "weighted_objective",
     "write_atomically",
 ]

@@ -1,6 +1,7 @@
-"""Training objectives for energies: from buffered states to regression examples and their losses.
+"""Training objectives: from states of a source to regression examples and their losses.
 
     weighted   x_1 drawn in proportion to w = exp(-E) / q, target the conditional one given x_1
+               rows of data have equal weights: conditional generator matching (CGM)
     snis       x_t ~ p_{t|1}(. | x_1), target the self-normalised estimate of K proposals      (EGM, Woo et al.)
                with a learned psi also at r < 1: bootstrapping
     psi        regression of the noised log-density psi(x_t, t) on importance-sampled estimates of it
@@ -25,6 +26,7 @@ from ..losses import linex, squared_error
 from ..paths import Path
 from ..processes import Process
 from ..proposals import Proposal
+from ._couplings import Coupling
 
 ApplyFn = Callable[[Any, Any, jax.Array], Any]  # (params, xt, t) -> raw prediction, one state
 PsiApplyFn = Callable[[Any, Any, Any], jax.Array]  # (params, x, t) -> learned psi, a scalar, one state
@@ -66,17 +68,38 @@ def weighted_objective(
     apply_fn: ApplyFn,
     *,
     site_energies_fn: Callable[[Any], jax.Array] | None = None,
+    coupling: Coupling | None = None,
     weight_fn: Callable[[jax.Array], jax.Array] = jnp.ones_like,
 ) -> Objective:
-    """Regression on conditional targets of samples drawn in proportion to their importance weights.
+    """Regression on conditional targets of samples drawn in proportion to their importance weights, or of data.
+
+    From a `data_source` it is conditional generator matching, `E D(F(x_t | x_1), F_theta(x_t, t))`, whose gradient is
+    that of the intractable loss against the marginal generator (Generator Matching, Proposition 2).
 
     `site_energies_fn(x1) -> [sites, S]` (e.g. `Target.site_energies`) replaces one-hot symbols by the law of each
     site given the others: the same mean, less variance. `weight_fn(t)` weights the divergence.
+
+    `coupling(key, x1) -> x0`, e.g. `transport_coupling(path)`, joins each state to a prior state of its own:
+    `x_t = path.interpolate(x0, x1)`, on a Gaussian path `sigma_t x_0 + alpha_t x_1`. Targets stay what they are;
+    `x_t` given `x_1` is no longer the path's `p_{t|1}`. Determinants of a flow, so its weights, remain exact. What
+    rests on `p_{t|1}` does not: reference posteriors as proposals, SNIS, a learned `psi`, noise added afterwards.
+    Raises `ValueError` for a coupling of a process that does not follow it.
     """
     path = process.path
+    if coupling is not None and not process.follows_couplings:
+        raise ValueError(
+            f"coupling: a {type(process).__name__} needs x_0 and x_1 independent; flows and masked jumps do not"
+        )
+
+    def noised(key: jax.Array, x1: Any, t: jax.Array) -> Any:
+        if coupling is None:
+            return jax.vmap(path.sample)(jax.random.split(key, t.shape[0]), x1, t)
+        key_couple, key_path = jax.random.split(key)
+        keys = jax.random.split(key_path, t.shape[0])
+        return jax.vmap(path.interpolate)(keys, coupling(key_couple, x1), x1, t)
 
     def examples(key: jax.Array, context: Context, x1: Any, t: jax.Array) -> tuple[Examples, dict]:
-        xt = jax.vmap(path.sample)(jax.random.split(key, t.shape[0]), x1, t)
+        xt = noised(key, x1, t)
         if site_energies_fn is None:
             target = jax.vmap(process.target)(xt, x1, t)
         else:

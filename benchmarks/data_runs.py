@@ -1,0 +1,65 @@
+"""From the options of a data set to composed functions: what `setups` is for energies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from egmjax.estimators import psi_from_energy
+from egmjax.networks import ResidualMLP
+from egmjax.training import (
+    TimeFn,
+    data_source,
+    logit_normal_times,
+    make_trainer,
+    stratified_times,
+    transport_coupling,
+    weighted_objective,
+)
+
+from .data_sets import load_data
+from .options import DataOptions
+from .setups import Setup, make_optimizer, make_process, make_sampler, needs_time
+
+
+def build_from_data(name: str, options: DataOptions) -> Setup:
+    """Composes the run of data set `name`. With an energy of zero the log-weight of a state is minus a bound on its
+    log-density under the model: `E[log w] = -E[log q(x_0..1) / b(x_0..1 | x_1)] >= -log q(x_1)`.
+    """
+    data = load_data(name)
+    process = make_process(options, data.space)
+    sampler = make_sampler(options, process)
+    network = ResidualMLP(
+        data.space,
+        process.prediction_shape(),
+        options.width,
+        options.depth,
+        scale=getattr(options, "scale", 1.0),
+        use_time=needs_time(process),
+    )
+    coupling = transport_coupling(process.path) if options.pairing == "transport" else None
+    trainer = make_trainer(
+        data_source(data.train, data.space),
+        weighted_objective(process, network.apply, coupling=coupling),
+        make_optimizer(options),
+        batch_size=options.batch_size,
+        updates_per_iteration=options.updates_per_iteration,
+        ema_decay=options.ema_decay,
+        time_fn=_times(options),
+    )
+
+    def init(key: jax.Array) -> Any:
+        return network.init(key, process.path.sample_prior(key), jnp.zeros(()))
+
+    psi_fn = psi_from_energy(lambda x: jnp.zeros(()), process.path)
+    return Setup(data, process, sampler, init, network.apply, psi_fn, trainer, 0)
+
+
+def _times(options: DataOptions) -> TimeFn:
+    return {
+        "uniform": stratified_times(),
+        "logit-normal": logit_normal_times(),
+        "skewed": logit_normal_times(1.2, 1.2),
+    }[options.times]

@@ -1,0 +1,91 @@
+"""The report of a run that learned from an energy: certified samples against what is exactly known."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from egmjax import metrics
+from egmjax.plotting import plot_report
+
+from .report import FLOOR_SEED, compare
+from .runs import compile_roll_out, draw, save_states, weigh
+from .setups import Setup
+
+
+def evaluate_energy(
+    name: str, options: Any, setup: Setup, params: Any, history: list[dict[str, float]], folder: Path
+) -> dict[str, Any]:
+    """Draws certified samples and holds them against what is exactly known; writes samples and picture."""
+    target = setup.target
+    key_draw, key_weigh, key_floor = jax.random.split(jax.random.fold_in(jax.random.key(options.seed), 2), 3)
+    started = time.perf_counter()
+    x, log_weight = draw(compile_roll_out(setup), params, key_draw, options.num_samples)
+    sample_seconds = time.perf_counter() - started
+    summary = metrics.summarize_weights(log_weight)
+
+    reference = target.sample(jax.random.key(FLOOR_SEED + options.seed), options.num_samples)
+    forward = None
+    if reference is not None:
+        exact = jax.tree.map(lambda a: a[: options.num_exact], reference)
+        forward = metrics.summarize_forward_weights(weigh(setup, params, key_weigh, exact))
+    entries, details = compare(target, x, log_weight, reference, key_floor)
+
+    save_states(folder / "samples.npz", x, log_weight=log_weight)
+    _picture(name, setup, x, log_weight, reference, history, folder)
+    return {
+        "target": name,
+        "metrics": entries,
+        **details,
+        "log_z": {
+            "estimate": summary.log_z,
+            "stderr": summary.log_z_stderr,
+            "elbo": summary.elbo,
+            "eubo": None if forward is None else forward.eubo,
+            "exact": target.log_z,
+        },
+        "ess_fraction": summary.ess_fraction,
+        "forward_ess_fraction": None if forward is None else forward.ess_fraction,
+        "pareto_k": summary.pareto_k,
+        "largest_weight": summary.largest_weight,
+        "num_nonfinite": int(summary.num_nonfinite),
+        "num_samples": options.num_samples,
+        "seconds": {"sample": sample_seconds},
+        "energy_evaluations": options.iterations * setup.energies_per_iteration + options.num_samples,
+    }
+
+
+def _picture(
+    name: str,
+    setup: Setup,
+    x: Any,
+    log_weight: np.ndarray,
+    reference: Any,
+    history: list[dict[str, float]],
+    folder: Path,
+) -> None:
+    target = setup.target
+    observables = {
+        label: (
+            np.asarray(jax.vmap(fn)(x)),
+            None if reference is None else np.asarray(jax.vmap(fn)(reference)),
+        )
+        for label, fn in target.observables.items()
+    }
+    law = getattr(target, "energy_law", None)
+    figure = plot_report(
+        states=x,
+        energies=np.asarray(jax.vmap(target.energy)(x)),
+        log_weight=log_weight,
+        history=[{**row, "step": row["iteration"]} for row in history],
+        reference_energies=None if reference is None else np.asarray(jax.vmap(target.energy)(reference)),
+        energy_law=None if law is None else law(),
+        observables=observables,
+        exact_log_z=target.log_z,
+        title=name,
+    )
+    figure.savefig(folder / "report.png")
