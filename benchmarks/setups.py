@@ -151,7 +151,8 @@ def _times(options: Options, process: Process) -> np.ndarray:
     for part in parts:
         binned = part.processes[-1] if isinstance(part, SuperpositionProcess) else part
         if isinstance(binned, GaussianJumpProcess):
-            return last_step_grid(binned.path, _num_steps(options), float(binned.head.width))
+            width = min(float(binned.head.width), 0.9)  # below the whole reference, however few the bins
+            return last_step_grid(binned.path, _num_steps(options), width)
     return time_grid(_num_steps(options))
 
 

@@ -35,7 +35,8 @@ class RateJumpProcess(Process):
     """Predicted rates and landing laws on the bins of `grid`, uncertified: increments are `nan`.
 
     Landings beyond the bins go to the outer ones. `rule`: how a rate becomes the probability of a jump in a step of
-    finite length; the corrected one forces a jump at the last step, whatever the rate. Raises `ValueError` for an unknown rule.
+    finite length; the corrected one forces a jump at the last step, whatever the rate. Raises `ValueError`
+    for an unknown rule.
     """
 
     gaussian: GaussianPath
