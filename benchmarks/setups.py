@@ -167,8 +167,8 @@ def _times(options: RunOptions, process: Process) -> np.ndarray:
     for part in parts:
         binned = part.processes[-1] if isinstance(part, SuperpositionProcess) else part
         if isinstance(binned, GaussianJumpProcess):
-            spacing = scale_spacing(binned.path, float(binned.head.width))
-            return time_grid(_num_steps(options), spacing)
+            width = min(float(binned.head.width), 0.9)  # below the whole reference, however few the bins
+            return time_grid(_num_steps(options), scale_spacing(binned.path, width))
     return time_grid(_num_steps(options))
 
 

@@ -111,14 +111,14 @@ def draw_endpoint(key: jax.Array, x: jax.Array, t: jax.Array) -> jax.Array:
 
 
 def flow_step(order: int, share: float = 1.0) -> Step:
-    """Euler's (1) or Heun's (2) step of `share` times the flow; the last one is Euler's."""
+    """Euler's (1) or Heun's (2) step of the flow, of which `share` is taken; the last one is Euler's."""
 
     def step(key: jax.Array, x: jax.Array, t: jax.Array, s: jax.Array) -> jax.Array:
-        h, slope = share * (s - t), velocity(x, t)
+        h, slope = s - t, velocity(x, t)
         if order == 1:
-            return x + h * slope
-        heun = x + 0.5 * h * (slope + velocity(x + h * slope, s))
-        return jnp.where(s < 1, heun, x + h * slope)
+            return x + share * h * slope
+        mean = 0.5 * (slope + velocity(x + h * slope, s))
+        return x + share * h * jnp.where(s < 1, mean, slope)
 
     return step
 

@@ -22,11 +22,13 @@ def variants():
         if issubclass(kind, FlowOptions):
             yield name, {"process": "diffusion", "noise": 0.5, "objective": "bootstrap"}
             yield name, {"process": "flow+diffusion", "power": 2.0, "objective": "weighted"}
+            yield name, {"process": "flow+jump", "bins": 6, "objective": "weighted"}
         if issubclass(kind, MixedOptions):
             yield name, {"symbols": "uniform", "site_conditionals": True}
     yield "ising", {"order": "raster"}
     yield "ising", {"objective": "snis", "site_conditionals": True}
     yield "gmm40", {"variant": "jax"}
+    yield "three-peaks", {"process": "jump", "bins": 6}
     yield "three-modes", {"stepper": "euler"}
 
 
@@ -76,6 +78,16 @@ def test_recipe_runs(name, changes, tmp_path):
     assert np.isfinite(report["log_z"]["estimate"])
     assert exact is None or report["log_z"]["elbo"] < exact + 1.0
     assert report["num_nonfinite"] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [("objective", {"objective": "bootstrap"}), ("bins", {"bins": 1}), ("bins", {"num_steps": 1})],
+)
+def test_jumps_refuse(name, changes, tmp_path):
+    options = options_module.ThreePeaksOptions(out=tmp_path, process="jump", **changes)
+    with pytest.raises(ValueError, match=f"^{name}"):
+        check(options)
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,7 @@ def test_mean_weight_is_z_for_flow_and_jump_with_one_prediction():
     assert 1e-3 < error < 0.05
 
 
+@pytest.mark.slow
 def test_exact_network_tends_to_ess_one_as_bins_get_finer():
     ess = []
     for bins in (16, 64):
