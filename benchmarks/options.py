@@ -215,7 +215,8 @@ class Gmm40Options(FlowOptions):
 class FunnelOptions(FlowOptions):
     """Neal's funnel in the plane, by a flow."""
 
-    scale: float = 3.0
+    scale: float = 8.0
+    power: float = 2.0
 
 
 @dataclass(kw_only=True)
