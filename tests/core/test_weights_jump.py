@@ -183,18 +183,6 @@ def test_bins_imply_the_residual_of_a_step_density(x64):
     np.testing.assert_allclose(flow.residual(level, jnp.array([0.4]), 0.6), 0.0, atol=1e-12)
 
 
-<<<<<<< HEAD
-def test_reference_has_weights_of_one():
-    """`f = 0` is exact but for the width of bins, which only the couplings before the last step see."""
-    process = jump_of(2, 64)
-    _, log_w = roll_out(
-        process, PLANE, lambda x, t: jnp.zeros((2, 64)), time_grid(2, scale_spacing(process.path, 0.5)), 10
-    )
-    assert np.all(np.isfinite(log_w))
-
-
-=======
->>>>>>> b01bf43
 def test_coefficients_of_jumps_add_and_scale(x64):
     x = jnp.array([0.3, -0.2])
     a = RealJump(jnp.array([[0.2, 0.4], [0.1, 0.0]]), jnp.array([[0.5, -1.0], [0.3, 0.1]]))
