@@ -106,10 +106,10 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     options = tyro.cli(AmortizedOptions, args=arguments, prog="python -m benchmarks.amortized")
     try:
         check(options)
+        build(options)
         if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
             raise ValueError(f"out: {options.out} exists and is not empty")
         options.out.mkdir(parents=True, exist_ok=True)
-        build(options)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None

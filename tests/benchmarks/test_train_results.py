@@ -149,14 +149,16 @@ def test_evaluation_shares_no_key_with_training(tmp_path, monkeypatch):
     """The noise of the reported samples is not that of roll-outs the network was trained on."""
     import jax
 
-    from benchmarks import train
+    from benchmarks import target_report, train
     from benchmarks.options import IsingOptions
     from benchmarks.runs import build
 
     used = []
-    real = train.draw
+    real = target_report.draw
     monkeypatch.setattr(
-        train, "draw", lambda setup, params, key, num: used.append(key) or real(setup, params, key, num)
+        target_report,
+        "draw",
+        lambda setup, params, key, num: used.append(key) or real(setup, params, key, num),
     )
     train.main(arguments("ising", tmp_path / "run", iterations=1, num_samples=50, num_exact=20))
     [key] = used

@@ -88,7 +88,7 @@ def test_rate_weighting_of_uniform_symbols_is_that_of_the_reversal():
     for seed in (7, 8):
         prediction = normal(seed, SITES, STATES)
         log_p = process.posterior(prediction, xt, T)
-        u, u_theta = (np.array(process._intensities(p, xt, T)) for p in (target, jnp.exp(log_p)))
+        u, u_theta = (np.array(process.intensities(p, xt, T)) for p in (target, jnp.exp(log_p)))
         away = np.arange(STATES)[None, :] != np.asarray(xt)[:, None]
         losses.append(
             (
