@@ -32,7 +32,7 @@ def tabulate(rows: list[Row]) -> str:
 def _table(rows: list[Row]) -> str:
     head = ["method", "Frechet", "/ floor", "kernel distance x 1000", "nearer"]
     head += [f"{label} - {baseline}" for baseline in BASELINES for label in ("Frechet", "kernel x 1000")]
-    head += ["training s", "seeds"]
+    head += ["training, CPU s", "seeds"]
     lines = ["| " + " | ".join(head) + " |", "| " + " | ".join("---" for _ in head) + " |"]
     methods = sorted(unique(row["method"] for row in rows), key=lambda method: method.startswith("residual"))
     for method in methods:
@@ -43,7 +43,7 @@ def _table(rows: list[Row]) -> str:
         for baseline in BASELINES:
             for name, unit in zip(PAIRED, (1.0, 1e3)):
                 cells.append(_interval(values[name], by_seed(rows, baseline, name), unit))
-        seconds = [row["train_seconds"] for row in rows if row["method"] == method]
+        seconds = [row["train_cpu_seconds"] for row in rows if row["method"] == method]
         lines.append("| " + " | ".join([*cells, f"{np.mean(seconds):.0f}", str(len(seconds))]) + " |")
     floors = [by_seed(rows, methods[0], name, "floor") for name in PAIRED]
     lines.append(f"| floor | {_mean(floors[0])} | 1 | {_mean(floors[1], 1e3)} | 0.500 |" + " |" * 6)
