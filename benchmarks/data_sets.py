@@ -48,6 +48,7 @@ class DataSet(NamedTuple):
     encoder: TableEncoder | None = None
     exact: dict[str, Exact] | None = None
     redraw: Callable[[States, int], States] | None = None
+    are_images: bool = False
 
 
 def load_data(name: str) -> DataSet:
@@ -96,7 +97,7 @@ def digits() -> DataSet:
         return spread(np.clip(np.floor(GREY_LEVELS * (x + 1.0) / 2.0), 0, GREY_LEVELS - 1), seed)
 
     x = spread(levels, SEED)
-    return DataSet(Real((64,)), x[~is_test], x[is_test], classifier, redraw=redraw)
+    return DataSet(Real((64,)), x[~is_test], x[is_test], classifier, redraw=redraw, are_images=True)
 
 
 def digit_tokens() -> DataSet:
