@@ -329,7 +329,8 @@ class DigitsOptions(RealDataOptions):
     """Handwritten digits, 8 x 8 grey levels as real numbers in [-1, 1] (scikit-learn)."""
 
     scale: float = 0.6
-    iterations: int = 25
+    iterations: int = 20
+    learning_rate: float = 3e-3
     width: int = 256
     num_samples: int = 2_000
     num_bound: int = 20
@@ -366,7 +367,8 @@ class MixedDataOptions(RealDataOptions):
 class MixedTableOptions(MixedDataOptions):
     """Visits to doctors and health insurance of some 6,000 people, eight columns of both kinds (statsmodels)."""
 
-    iterations: int = 150
+    process: Literal["flow", "diffusion", "flow+diffusion", "jump", "flow+jump"] = "jump"
+    iterations: int = 60
     times: Literal["uniform", "logit-normal", "skewed"] = "skewed"
     width: int = 192
     num_bound: int = 200
