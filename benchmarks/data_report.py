@@ -67,7 +67,14 @@ def evaluate_data(
     bound_seconds = time.perf_counter() - started
     nearest = metrics.nearest_distance(data.features(_finite(x)), data.features(data.train), test)
     exact = compare_exact(data, x) if data.exact is not None else None
-    figure = plot_data_report(states=x, reference=data.test, history=history, metrics=entries, title=name)
+    figure = plot_data_report(
+        states=x,
+        reference=data.test,
+        history=history,
+        metrics=entries,
+        title=name,
+        are_images=data.are_images,
+    )
     figure.savefig(folder / "report.png")
     return {
         "target": name,

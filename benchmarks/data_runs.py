@@ -19,7 +19,7 @@ from egmjax.training import (
     weighted_objective,
 )
 
-from .data_sets import load_data
+from .data_sets import load_data, rows_to_learn, set_aside
 from .options import DataOptions
 from .setups import Setup, make_optimizer, make_process, make_sampler, needs_time
 
@@ -29,6 +29,8 @@ def build_from_data(name: str, options: DataOptions) -> Setup:
     log-density under the model: `E[log w] = -E[log q(x_0..1) / b(x_0..1 | x_1)] >= -log q(x_1)`.
     """
     data = load_data(name)
+    if options.holdout == "validation":
+        data = set_aside(data)
     process = make_process(options, data.space)
     sampler = make_sampler(options, process)
     network = ResidualMLP(
@@ -41,7 +43,7 @@ def build_from_data(name: str, options: DataOptions) -> Setup:
     )
     coupling = transport_coupling(process.path) if options.pairing == "transport" else None
     trainer = make_trainer(
-        data_source(data.train, data.space),
+        data_source(rows_to_learn(data), data.space),
         weighted_objective(process, network.apply, coupling=coupling),
         make_optimizer(options),
         batch_size=options.batch_size,

@@ -279,6 +279,11 @@ class DataOptions(RunOptions):
     """Law of the training times: uniform, sigmoid(n), or sigmoid(1.2 + 1.2 n) with n standard normal."""
     pairing: Literal["independent", "transport"] = "independent"
     """How noise and data are paired. transport: optimally within each batch (flows, also beside masks)."""
+    holdout: Literal["test", "validation"] = "test"
+    """Rows that the report compares with. validation: a quarter of the training rows, which are then not learned
+    from; for the choice of options, which must not see the test rows."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay (AdamW), in units of the learning rate."""
     num_bound: int = 1_000
     """Held-out states whose log-density is bounded; costly for flows in many dimensions."""
     iterations: int = 100
@@ -325,7 +330,8 @@ class DigitsOptions(RealDataOptions):
     """Handwritten digits, 8 x 8 grey levels as real numbers in [-1, 1] (scikit-learn)."""
 
     scale: float = 0.6
-    iterations: int = 25
+    iterations: int = 20
+    learning_rate: float = 3e-3
     width: int = 256
     num_samples: int = 2_000
     num_bound: int = 20
@@ -362,7 +368,8 @@ class MixedDataOptions(RealDataOptions):
 class MixedTableOptions(MixedDataOptions):
     """Visits to doctors and health insurance of some 6,000 people, eight columns of both kinds (statsmodels)."""
 
-    iterations: int = 150
+    process: Literal["flow", "diffusion", "flow+diffusion", "jump", "flow+jump"] = "jump"
+    iterations: int = 60
     times: Literal["uniform", "logit-normal", "skewed"] = "skewed"
     width: int = 192
     num_bound: int = 200
@@ -454,6 +461,9 @@ def check(options: RunOptions) -> None:
         value = getattr(options, name, 0.0)
         if not math.isfinite(value):
             raise ValueError(f"{name}: must be finite, got {value}")
+    weight_decay = getattr(options, "weight_decay", 0.0)
+    if not 0 <= weight_decay < math.inf:
+        raise ValueError(f"weight_decay: at least 0 and finite, got {weight_decay}")
     if getattr(options, "refresh", 0) < 0:
         raise ValueError(f"refresh: at least 0, got {getattr(options, 'refresh', 0)}")
     if (getattr(options, "radius", None) or 0) < 0:

@@ -203,11 +203,12 @@ def _target(name: str, options: Options) -> Target:
 
 
 def make_optimizer(options: RunOptions) -> optax.GradientTransformation:
-    """Adam with clipped gradients and a cosine that ends at 2 percent of the initial rate."""
+    """Adam with clipped gradients, a cosine that ends at 2 percent of the initial rate, and weight decay if any."""
     num_updates = options.iterations * options.updates_per_iteration
+    rate = optax.cosine_decay_schedule(options.learning_rate, num_updates, 0.02)
     return optax.chain(
         optax.clip_by_global_norm(options.clip_norm),
-        optax.adam(optax.cosine_decay_schedule(options.learning_rate, num_updates, 0.02)),
+        optax.adamw(rate, weight_decay=getattr(options, "weight_decay", 0.0)),
     )
 
 

@@ -1,10 +1,14 @@
 """The experiments of a paper, several seeds each, beside baselines of equal budget.
 
     python -m benchmarks.suite egm --out DIR
+    python -m benchmarks.suite gm --out DIR
 
 `egm`: 5x5 and 10x10 Ising models over `beta` (one network for all temperatures), the Gaussian-Bernoulli RBM, JointDW4
 and JointMoG, each learned from the energy by three objectives (`snis`, the published one; `bootstrap`, with a learned
 noised energy; `weighted`), and Markov chains that may evaluate the energy as often as the most expensive of the three.
+
+`gm`: handwritten digits by flow, diffusion, jumps and superpositions of them, all of one network (`bins`), beside the
+flow of a network of its own (`residual`); distances to held-out images, and their differences from the flow's.
 
 DIR gets a folder for each run, `rows.jsonl` (one line for each method, seed and temperature), `tables.md` and figures.
 An interrupted suite goes on where it stopped: runs whose report exists are not repeated. `--tiny` makes every run
@@ -20,7 +24,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -29,14 +33,13 @@ import tyro
 from egmjax.targets import Ising, Target
 from egmjax.training import write_atomically
 
-from . import amortized, train
+from . import amortized, gm, gm_tables, suite_tables, train
 from .chains import run_chains
 from .options import TARGETS, check
 from .report import clean, compare
 from .runs import build
-from .suite_tables import draw, tabulate
 
-METHODS: tuple[Literal["snis", "bootstrap", "weighted"], ...] = ("snis", "bootstrap", "weighted")
+METHODS = ("snis", "bootstrap", "weighted")
 # what each costs: two networks are called for every proposal of a bootstrapped target, one energy in the others
 LEAN: dict[str, dict[str, Any]] = {
     "snis": {"batch_size": 256, "num_proposals": 256, "site_conditionals": False},
@@ -63,20 +66,32 @@ class SuiteOptions:
     out: Path
     """Folder for the results; an interrupted suite in it is resumed."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Seeds of training and of the chains."""
+    """Seeds of training and of the chains or samples."""
     experiments: tuple[str, ...] = ()
     """Which of the suite's experiments; all of them if left out."""
-    methods: tuple[Literal["snis", "bootstrap", "weighted"], ...] = METHODS
-    """Which objectives to learn by."""
+    methods: tuple[str, ...] = ()
+    """Which of the suite's objectives or networks to learn by; all of them if left out."""
     tiny: bool = False
     """Runs of seconds, whose numbers mean nothing."""
 
 
 class Experiment(NamedTuple):
-    """`run(options, method, seed, folder) -> rows` of a learned sampler; `chains(options, seed, budget) -> rows`."""
+    """`run(options, method, seed, folder) -> rows` of a learned sampler; `chains(options, seed, budget) -> rows`.
+
+    A row may name a finer `method` than the one that was run. There are no chains where there is no energy.
+    """
 
     run: Callable[[SuiteOptions, str, int, Path], list[dict[str, Any]]]
-    chains: Callable[[SuiteOptions, int, int], list[dict[str, Any]]]
+    chains: Callable[[SuiteOptions, int, int], list[dict[str, Any]]] | None = None
+
+
+class Suite(NamedTuple):
+    """Experiments by name, what they learn by, `tabulate(rows) -> markdown`, and `draw(rows) -> {name: figure}`."""
+
+    experiments: dict[str, Experiment]
+    methods: tuple[str, ...]
+    tabulate: Callable[[list[dict[str, Any]]], str]
+    draw: Callable[[list[dict[str, Any]]], dict[str, Any]]
 
 
 def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
@@ -88,21 +103,20 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     if arguments[0] not in SUITES:
         print(f"error: suite: unknown {arguments[0]!r}, expected one of {', '.join(SUITES)}", file=sys.stderr)
         raise SystemExit(2)
+    suite = SUITES[arguments[0]]
     options = tyro.cli(SuiteOptions, args=arguments[1:], prog=f"python -m benchmarks.suite {arguments[0]}")
     try:
         if not options.seeds or len(set(options.seeds)) < len(options.seeds) or min(options.seeds) < 0:
             raise ValueError(f"seeds: expected different numbers of at least 0, got {options.seeds}")
-        unknown = set(options.experiments) - set(SUITES[arguments[0]])
-        if unknown:
-            known = ", ".join(SUITES[arguments[0]])
-            raise ValueError(f"experiments: unknown {sorted(unknown)}, expected some of {known}")
-        if not options.methods:
-            raise ValueError(f"methods: expected some of {', '.join(METHODS)}")
+        for name, known in (("experiments", tuple(suite.experiments)), ("methods", suite.methods)):
+            unknown = set(getattr(options, name)) - set(known)
+            if unknown:
+                raise ValueError(f"{name}: unknown {sorted(unknown)}, expected some of {', '.join(known)}")
         claim(arguments[0], options)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    return run_suite(options, SUITES[arguments[0]])
+    return run_suite(options, suite)
 
 
 def claim(name: str, options: SuiteOptions) -> None:
@@ -117,18 +131,19 @@ def claim(name: str, options: SuiteOptions) -> None:
     write_atomically(note, json.dumps(mark) + "\n")
 
 
-def run_suite(options: SuiteOptions, experiments: dict[str, Experiment]) -> list[dict[str, Any]]:
+def run_suite(options: SuiteOptions, suite: Suite) -> list[dict[str, Any]]:
     """Every run that is missing, seed by seed; tables and figures anew after each experiment."""
     for seed in options.seeds:
-        for name in options.experiments or experiments:
-            experiment, budget = experiments[name], 0
-            for method in options.methods:
+        for name in options.experiments or suite.experiments:
+            experiment, budget = suite.experiments[name], 0
+            for method in options.methods or suite.methods:
                 rows = _once(
                     options, f"{name}-{method}-{seed}", _learned(options, name, experiment, method, seed)
                 )
-                budget = max(budget, rows[0]["energy_evaluations"])
-            _once(options, f"{name}-mcmc-{seed}", _chains(options, name, experiment, seed, budget))
-            write(options)
+                budget = max(budget, rows[0].get("energy_evaluations", 0))
+            if experiment.chains is not None:
+                _once(options, f"{name}-mcmc-{seed}", _chains(options, name, experiment.chains, seed, budget))
+            write(options, suite)
     return read_rows(options)
 
 
@@ -143,11 +158,15 @@ def _learned(
 
 
 def _chains(
-    options: SuiteOptions, name: str, experiment: Experiment, seed: int, budget: int
+    options: SuiteOptions,
+    name: str,
+    chains: Callable[[SuiteOptions, int, int], list[dict[str, Any]]],
+    seed: int,
+    budget: int,
 ) -> Callable[[Path], list[dict[str, Any]]]:
     def run(folder: Path) -> list[dict[str, Any]]:
         labels = {"experiment": name, "method": "mcmc", "seed": seed}
-        return [labels | row for row in experiment.chains(options, seed, budget)]
+        return [labels | row for row in chains(options, seed, budget)]
 
     return run
 
@@ -175,12 +194,12 @@ def read_rows(options: SuiteOptions) -> list[dict[str, Any]]:
     return [row for path in sorted(options.out.glob("*/rows.json")) for row in json.loads(path.read_text())]
 
 
-def write(options: SuiteOptions) -> None:
+def write(options: SuiteOptions, suite: Suite) -> None:
     """`rows.jsonl`, `tables.md` and the figures, from the finished runs."""
     rows = read_rows(options)
     write_atomically(options.out / "rows.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-    write_atomically(options.out / "tables.md", tabulate(rows))
-    for name, figure in draw(rows).items():
+    write_atomically(options.out / "tables.md", suite.tabulate(rows))
+    for name, figure in suite.draw(rows).items():
         figure.savefig(options.out / f"{name}.png", dpi=110)
 
 
@@ -266,7 +285,16 @@ EGM: dict[str, Experiment] = {
     "joint-dw4": mixed("joint-dw4", scale=1.6, step_size=0.01, iterations=120),
     "joint-mog": mixed("joint-mog", scale=1.1, step_size=0.05, iterations=120),
 }
-SUITES = {"egm": EGM}
+
+
+def _digits(options: SuiteOptions, network: str, seed: int, folder: Path) -> list[dict[str, Any]]:
+    return gm.run(network, seed, folder, recipe=gm.TINY if options.tiny else gm.RECIPES[network])
+
+
+SUITES = {
+    "egm": Suite(EGM, METHODS, suite_tables.tabulate, suite_tables.draw),
+    "gm": Suite({"digits": Experiment(_digits)}, gm.NETWORKS, gm_tables.tabulate, gm_tables.draw),
+}
 
 if __name__ == "__main__":
     main()

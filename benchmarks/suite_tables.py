@@ -16,14 +16,14 @@ COLORS = {"snis": "tab:orange", "bootstrap": "tab:green", "weighted": "tab:blue"
 def tabulate(rows: list[Row]) -> str:
     """Markdown: a table for each experiment, averages over seeds; `a +- b`, b the standard error of the average."""
     parts = []
-    for experiment in _unique(row["experiment"] for row in rows):
+    for experiment in unique(row["experiment"] for row in rows):
         chosen = [row for row in rows if row["experiment"] == experiment]
         parts.append(f"### {experiment}\n\n" + _table(chosen))
     return "\n".join(parts)
 
 
 def _table(rows: list[Row]) -> str:
-    names = _unique(name for row in rows for name in row["metrics"])
+    names = unique(name for row in rows for name in row["metrics"])
     betas = sorted({row["beta"] for row in rows if "beta" in row})
     head = (["beta"] if betas else []) + ["method", "ESS", "log Z - exact", "95 % interval covers"]
     head += [f"{name}: raw, weighted, floor" for name in names] + ["energies", "seconds", "seeds"]
@@ -92,7 +92,7 @@ PANELS: tuple[tuple[str, str], ...] = (
 def _temperatures(rows: list[Row]) -> Any:
     from matplotlib.figure import Figure
 
-    experiments = _unique(row["experiment"] for row in rows)
+    experiments = unique(row["experiment"] for row in rows)
     figure = Figure(figsize=(13, 3.8 * len(experiments)), layout="constrained")
     grid = figure.subplots(len(experiments), len(PANELS), squeeze=False)
     for axes, experiment in zip(grid, experiments):
@@ -137,11 +137,11 @@ def _targets(rows: list[Row]) -> Any:
     """Each metric in units of its floor: dots for seeds, hollow raw, full weighted."""
     from matplotlib.figure import Figure
 
-    experiments = _unique(row["experiment"] for row in rows)
+    experiments = unique(row["experiment"] for row in rows)
     figure = Figure(figsize=(5 * len(experiments), 4.5), layout="constrained")
     for axis, experiment in zip(figure.subplots(1, len(experiments), squeeze=False)[0], experiments):
         chosen = [row for row in rows if row["experiment"] == experiment]
-        names = _unique(name for row in chosen for name in row["metrics"])
+        names = unique(name for row in chosen for name in row["metrics"])
         for i, method in enumerate(METHODS):
             for kind in ("value",) if method == "mcmc" else ("value", "weighted"):
                 points = [
@@ -171,5 +171,5 @@ def _targets(rows: list[Row]) -> Any:
     return figure
 
 
-def _unique(values: Iterable[str]) -> list[str]:
+def unique(values: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(values))

@@ -30,6 +30,10 @@ def variants():
         yield name, {}
         if issubclass(kind, MixedDataOptions):
             yield name, {"symbols": "uniform", "process": "flow+diffusion", "weighting": "uniform"}
+        if issubclass(kind, RealDataOptions):
+            yield name, {"process": "flow+jump", "bins": 6, "weight_decay": 0.1}
+    yield "moons", {"process": "jump", "bins": 6, "reach": 2.0, "holdout": "validation"}
+    yield "mixed-table", {"process": "jump", "bins": 6, "symbols": "uniform"}
     yield "moons", {"process": "diffusion", "noise": 0.5, "times": "logit-normal"}
     yield "rings", {"pairing": "transport", "times": "skewed"}
     yield "mixed-synthetic", {"pairing": "transport"}
@@ -172,5 +176,8 @@ def test_refusals(tmp_path, capsys):
     line = refused(train.main, words("moons", out, process="diffusion", pairing="transport"), capsys)
     assert line.startswith("error: coupling: a DiffusionProcess")
     assert refused(train.main, words("moons", out, num_bound=0), capsys).startswith("error: num_bound: ")
+    assert refused(train.main, words("moons", out, weight_decay=-1), capsys).startswith(
+        "error: weight_decay: "
+    )
     assert "'moons'" in refused(train.main, words("moon", out), capsys)
     assert not out.exists()

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from egmjax.plotting import plot_report
+from egmjax.plotting import plot_data_report, plot_report
 
 Figure = pytest.importorskip("matplotlib.figure").Figure
 NUM = 200
@@ -119,6 +119,17 @@ def test_degenerate_reports(value):
 def test_history_with_holes():
     history = [{}, {"loss": np.nan, "step": 1}, {"loss": 2.0, "energy_evaluations": 10}, {"loss": None}]
     report(history=history).draw_without_rendering()
+
+
+def test_pictures_of_real_numbers():
+    """The tiles of the first panel are the states, row by row; a transposed one is seen."""
+    x = RNG.normal(size=(40, 16))
+    figure = plot_data_report(states=x, reference=x[:3], history=[], metrics={}, are_images=True)
+    image = np.asarray(figure.axes[0].images[0].get_array())
+    np.testing.assert_array_equal(image[5:9, :4], x[6].reshape(4, 4))
+    assert not np.array_equal(image[5:9, :4], x[6].reshape(4, 4).T)
+    with pytest.raises(ValueError, match=r"^states: expected square"):
+        plot_data_report(states=x[:, :15], reference=x, history=[], metrics={}, are_images=True)
 
 
 def test_errors_name_the_argument():

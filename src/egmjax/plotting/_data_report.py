@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +25,14 @@ def plot_data_report(
     history: Sequence[Mapping[str, Any]],
     metrics: Mapping[str, Mapping[str, float | None]],
     title: str = "",
+    are_images: bool = False,
 ) -> Figure:
     """Six panels, 1500 x 900 pixels: samples, data, two marginals, loss, metrics.
 
     `states [n, ...]` and `reference [m, ...]` are samples and held-out data, arrays or tuples of those. Marginals
-    are of the first two coordinates. `history` is as for `plot_report`; `metrics` maps
-    a name to `value`, `stderr`, `floor`. Raises `ValueError` where there are no states.
+    are of the first two coordinates; `are_images` shows states of real numbers as square pictures.
+    `history` is as for `plot_report`; `metrics` maps a name to `value`, `stderr`, `floor`. Raises `ValueError` where
+    there are no states, and for images that are not square.
     """
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -40,13 +43,16 @@ def plot_data_report(
     for name, arrays in (("states", samples), ("reference", data)):
         if any(a.ndim < 1 or len(a) == 0 for a in arrays):
             raise ValueError(f"{name}: expected at least one state")
+    num_pixels = math.prod(samples[0].shape[1:])
+    if are_images and math.isqrt(num_pixels) ** 2 != num_pixels:
+        raise ValueError(f"states: expected square images, got {num_pixels} pixels")
     layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12, wspace=0.03, hspace=0.05)
     figure = Figure(figsize=(15, 9), dpi=100, layout=layout)
     axes = figure.subplots(2, 3)
     if title:
         figure.suptitle(title, fontsize=14)
     for axis, arrays, label in ((axes[0, 0], samples, "samples"), (axes[0, 1], data, "held-out data")):
-        draw_states(axis, arrays, np.full(len(arrays[0]), 1.0 / len(arrays[0])))
+        draw_states(axis, arrays, np.full(len(arrays[0]), 1.0 / len(arrays[0])), are_images=are_images)
         axis.set_title(label)
     columns = [np.concatenate([a.reshape(len(a), -1) for a in arrays], axis=1) for arrays in (samples, data)]
     for i, axis in enumerate((axes[0, 2], axes[1, 2])):

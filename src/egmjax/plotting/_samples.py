@@ -16,13 +16,18 @@ _MAX_PATTERNS = 8
 _GRID = 6
 
 
-def draw_states(axis: Any, arrays: list[np.ndarray], weight: np.ndarray) -> None:
-    """Raw draws `arrays`, the components `[n, ...]` of a state; `weight [n]` normalised."""
+def draw_states(axis: Any, arrays: list[np.ndarray], weight: np.ndarray, *, are_images: bool = False) -> None:
+    """Raw draws `arrays`, the components `[n, ...]` of a state; `weight [n]` normalised.
+
+    `are_images`: the real component is a square picture, to be shown as such.
+    """
     components = [a.reshape(a.shape[0], -1) for a in arrays]
     real = [a for a in components if np.issubdtype(a.dtype, np.floating) and a.shape[1] > 0]
     discrete = [a for a in components if np.issubdtype(a.dtype, np.integer) and a.shape[1] > 0]
     if real and discrete:
         _draw_patterns(axis, real[0], discrete[0])
+    elif real and are_images:
+        _draw_images(axis, real[0])
     elif real:
         _draw_points(axis, real[0], weight)
     elif discrete:
@@ -37,12 +42,7 @@ def _draw_sites(axis: Any, x: np.ndarray) -> None:
     side = math.isqrt(x.shape[1])
     square = side > 1 and side * side == x.shape[1]
     if square:
-        gap = max(1, side // 8)
-        pitch = side + gap
-        image = np.full((_GRID * pitch - gap, _GRID * pitch - gap), np.nan)
-        for i, draw in enumerate(x[: _GRID * _GRID]):
-            row, column = pitch * (i // _GRID), pitch * (i % _GRID)
-            image[row : row + side, column : column + side] = draw.reshape(side, side)
+        image = _tile(x, side)
         title = f"{min(len(x), _GRID * _GRID)} raw samples, {side} x {side}"
     else:
         image = x[:48].astype(float)
@@ -60,6 +60,26 @@ def _draw_sites(axis: Any, x: np.ndarray) -> None:
     axis.set_title(title)
     if square:
         axis.set_axis_off()
+
+
+def _draw_images(axis: Any, x: np.ndarray) -> None:
+    """A grid of 6 x 6 pictures in grey; the two ends of the scale hold one value in a hundred each."""
+    side = math.isqrt(x.shape[1])
+    low, high = np.nanquantile(x, [0.01, 0.99])
+    axis.imshow(_tile(x, side), cmap="gray", vmin=low, vmax=high, interpolation="nearest")
+    axis.set_title(f"{min(len(x), _GRID * _GRID)} raw samples, {side} x {side}")
+    axis.set_axis_off()
+
+
+def _tile(x: np.ndarray, side: int) -> np.ndarray:
+    """The first rows of `x [n, side^2]`, 6 x 6 of them side by side with gaps of nan."""
+    gap = max(1, side // 8)
+    pitch = side + gap
+    image = np.full((_GRID * pitch - gap, _GRID * pitch - gap), np.nan)
+    for i, draw in enumerate(x[: _GRID * _GRID]):
+        row, column = pitch * (i // _GRID), pitch * (i % _GRID)
+        image[row : row + side, column : column + side] = draw.reshape(side, side)
+    return image
 
 
 def _draw_points(axis: Any, x: np.ndarray, weight: np.ndarray) -> None:
