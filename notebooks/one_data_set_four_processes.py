@@ -65,7 +65,7 @@ optimizer = optax.chain(
     optax.clip_by_global_norm(1.0), optax.adam(optax.cosine_decay_schedule(2e-3, 3000, 0.02))
 )
 trainer = training.make_trainer(
-    source, objective, optimizer, batch_size=512, updates_per_iteration=100, ema_decay=0.995
+    source, objective, optimizer, batch_size=256, updates_per_iteration=100, ema_decay=0.995
 )
 params = network.init(jax.random.key(0), jnp.zeros(2), jnp.zeros(()))
 result = training.fit(trainer, trainer.init(jax.random.key(1), params), num_iterations=30)
@@ -77,7 +77,7 @@ print(
 # %% [markdown]
 # **Four processes, side by side.** All start from the same noise, and colour is the angle at which a point started. The last row is the
 # data, noised: the law that every row should have at that time. The flow moves points and keeps neighbours together, the diffusion
-# forgets where they came from, jumps hold a coordinate until it lands elsewhere (hence the lines), and the superposition does a bit of each.
+# forgets at once where they came from, jumps leave a coordinate alone until it lands elsewhere, and the superposition does a bit of each.
 
 # %%
 NUM, STEPS = 4000, 32
@@ -105,8 +105,8 @@ for name, process in ways.items():
 times = [*grid[chosen], 1.0]
 noised = [jax.vmap(lambda k, x, t=t: path.sample(k, x, t))(keys, test) for t in times[:-1]]
 frames["data, noised"] = np.stack([*noised, test])
-start = frames["flow"][0]
-plotting.plot_film_strip(frames, times, color=np.arctan2(start[:, 1], start[:, 0]))
+angles = {name: np.arctan2(*frames[name][0].T) for name in ways}
+plotting.plot_film_strip(frames, times, angles=angles)
 
 # %% [markdown]
 # **How good are they?** A classifier (gradient boosting) tries to tell samples from held-out rows: an area under the curve of .5 means that it finds no

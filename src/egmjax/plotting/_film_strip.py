@@ -16,13 +16,17 @@ _MAX_POINTS = 3000
 
 
 def plot_film_strip(
-    frames: Mapping[str, Any], times: Sequence[float], *, color: Any = None, title: str = ""
+    frames: Mapping[str, Any],
+    times: Sequence[float],
+    *,
+    angles: Mapping[str, Any] | None = None,
+    title: str = "",
 ) -> Figure:
     """A panel for every process and time, all on one scale, 200 pixels each.
 
     `frames` maps the name of a row to points `[len(times), n, 2]`; points that are not finite or far out are left
-    away. `color [n]`, numbers or angles in `[-pi, pi]`, on a cyclic scale, follows points through the frames of a row
-    (rows of another number of points are grey). Raises `ValueError` for other shapes and where there is no row.
+    away. `angles` maps some of them to numbers `[n]` in `[-pi, pi]`, shown by colours of a circle that follow points
+    through the frames; other rows are grey. Raises `ValueError` for other shapes and where there is no row.
     """
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -33,6 +37,10 @@ def plot_film_strip(
     for name, points in rows.items():
         if points.ndim != 3 or len(points) != len(times) or points.shape[2] != 2 or not points.size:
             raise ValueError(f"frames[{name!r}]: expected [{len(times)}, n, 2], got {list(points.shape)}")
+    hues = {name: np.asarray(values, np.float64) for name, values in (angles or {}).items()}
+    for name, values in hues.items():
+        if name not in rows or values.shape != rows[name].shape[1:2]:
+            raise ValueError(f"angles[{name!r}]: expected one number for each point of a row of that name")
     every = np.concatenate([points.reshape(-1, 2) for points in rows.values()])
     every = every[np.all(np.isfinite(every), axis=1)]
     if not len(every):
@@ -47,25 +55,13 @@ def plot_film_strip(
     axes = figure.subplots(len(rows), len(times), squeeze=False, sharex=True, sharey=True)
     for (name, points), line in zip(rows.items(), axes):
         shown = slice(None, None, -(-points.shape[1] // _MAX_POINTS))
+        style = {"color": "0.35"}
+        if name in hues:
+            style = {"c": hues[name][shown], "cmap": "hsv", "vmin": -np.pi, "vmax": np.pi}
         line[0].set_ylabel(name)
         for axis, frame in zip(line, points):
-            _draw_frame(axis, frame[shown], _colors(color, points.shape[1], shown))
+            axis.scatter(*frame[shown].T, s=2.0, lw=0, rasterized=True, **style)
             axis.set(xlim=(-reach, reach), ylim=(-reach, reach), xticks=[], yticks=[], aspect="equal")
     for axis, t in zip(axes[0], times):
         axis.set_title(f"t = {t:.2f}", fontsize=11)
     return figure
-
-
-def _draw_frame(axis: Any, frame: np.ndarray, style: dict[str, Any]) -> None:
-    axis.scatter(*frame.T, s=2.0, lw=0, rasterized=True, plotnonfinite=False, **style)
-
-
-def _colors(color: Any, num: int, shown: slice) -> dict[str, Any]:
-    if color is None or len(color) != num:
-        return {"color": "0.35"}
-    return {
-        "c": np.asarray(color, np.float64)[shown],
-        "cmap": "twilight_shifted",
-        "vmin": -np.pi,
-        "vmax": np.pi,
-    }
