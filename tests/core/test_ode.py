@@ -92,7 +92,10 @@ def test_bins_are_read_through_their_head():
     logits = garbage(binned)
     times = time_grid(8)
     found = solve(flow_ode(binned, times), logits, X)
-    residual = lambda x, t: binned.residual(logits(x, t), x, t)
+
+    def residual(x, t):
+        return binned.residual(logits(x, t), x, t)
+
     expected = solve(flow_ode(FlowProcess(path), times), residual, X)
     np.testing.assert_allclose(found.approximate_log_prob, expected.approximate_log_prob, rtol=1e-5)
     np.testing.assert_allclose(found.x, expected.x, rtol=1e-5)

@@ -55,7 +55,7 @@ def plot_film_strip(
     axes = figure.subplots(len(rows), len(times), squeeze=False, sharex=True, sharey=True)
     for (name, points), line in zip(rows.items(), axes):
         shown = slice(None, None, -(-points.shape[1] // _MAX_POINTS))
-        style = {"color": "0.35"}
+        style: dict[str, Any] = {"color": "0.35"}
         if name in hues:
             style = {"c": hues[name][shown], "cmap": "hsv", "vmin": -np.pi, "vmax": np.pi}
         line[0].set_ylabel(name)
