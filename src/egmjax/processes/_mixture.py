@@ -60,7 +60,7 @@ class MixtureProcess(JumpProcess):
         return jax.nn.log_softmax(prediction + self.path.log_prior[None, :] + likelihood, axis=-1)
 
     def intensities(self, posterior: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
-        """Infinite as `t` goes to 0, where the noising chain redraws every site at once; at 0 itself `kappa'` stands in."""
+        """Infinite as `t` goes to 0, where the noising chain redraws all sites at once; at 0 `kappa'` stands in."""
         away = xt[:, None] != jnp.arange(self.path.num_states)[None, :]
         rate = self.path.loss_rate(t) * jnp.exp(self.path.log_prior)[xt]
         return jnp.where(away, rate[:, None] * self._pulled(posterior, xt, t, t), 0.0)
