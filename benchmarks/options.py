@@ -142,15 +142,14 @@ class RealOptions:
     """How real coordinates move."""
 
     process: Literal["flow", "diffusion", "flow+diffusion", "jump", "flow+jump"] = "flow"
-    """What the real coordinates follow; a sum: each step is one or the other, with equal probability. jump, flow+jump:
-    the network predicts bins of the endpoint (not with bootstrap: they are targets at r = 1 only)."""
+    """What the real coordinates follow; with a + each step is one or the other, with equal probability.
+    Where there are jumps the network predicts bins of the endpoint (not with --objective bootstrap)."""
     bins: int = 64
     """Bins of every real coordinate (jump and flow+jump only)."""
     reach: float = 4.0
     """Bins cover this many standard deviations of the reference to either side; the outer two are open."""
     noise: float = 1.0
-    """Noise of the diffusion in units of the path's own; at 1 it is the time reversal of the noising. Without effect
-    on a flow."""
+    """Noise of the diffusion in units of the path's own; at 1 it reverses the noising (diffusions only)."""
     scale: float = 5.0
     """Standard deviation of the Gaussian reference: about the size of the target, in its own units."""
     power: float = 1.0

@@ -48,6 +48,8 @@ def parse(arguments: list[str]) -> tuple[str, RunOptions]:
             for name, kind in kinds.items():
                 print(f"  {name:<17}{(kind.__doc__ or '').strip().splitlines()[0]}")
         print(
+            "\n--process chooses what is trained. Real coordinates: flow (the default), diffusion, flow+diffusion,"
+            "\njump or flow+jump; symbols: mask (the default) or uniform, with --symbols where there are both."
             "\noptions of a target or data set, with defaults and units: python -m benchmarks.train TARGET --help"
         )
         raise SystemExit(0 if arguments else 2)

@@ -25,15 +25,28 @@ from scipy.stats import binomtest
 from egmjax import metrics
 from egmjax.estimators import PsiFn, psi_from_energy
 from egmjax.networks import state_features
-from egmjax.paths import GaussianPath, MaskedPath, MixturePath, Ordered, Polynomial, Trigonometric
+from egmjax.paths import (
+    GaussianPath,
+    MaskedPath,
+    MetricPath,
+    MixturePath,
+    Ordered,
+    Polynomial,
+    Trigonometric,
+    UniformPath,
+)
 from egmjax.processes import (
+    BinnedHead,
     DiffusionProcess,
     FlowProcess,
+    GaussianJumpProcess,
     MaskedProcess,
     MixtureProcess,
     PredictFn,
     Process,
     ProductProcess,
+    PureDiffusionProcess,
+    RateProcess,
     SuperpositionProcess,
 )
 from egmjax.simulators import Sampler, first_hitting_sampler, grid_sampler, time_grid
@@ -146,6 +159,13 @@ def wrong_prediction(process: Process, gain: float, seed: int = 0) -> PredictFn:
     return predict
 
 
+def corrected(process: Process) -> Sampler:
+    """Predictor-corrector on the coarse grid: two corrections a step, of up to half its length."""
+    return grid_sampler(
+        process, time_grid(STEPS), corrector_fn=lambda t: 2.0 * t * (1.0 - t), num_corrections=2
+    )
+
+
 def case_of(
     process: Process, target: Target, log_z: float, gain: float, sampler: Sampler | None = None
 ) -> Case:
@@ -162,11 +182,11 @@ def _gaussian_path(dim: int = 2) -> GaussianPath:
     return GaussianPath(Trigonometric(1.4), mean=0.1, scale=1.4, shape=(dim,))
 
 
-def _continuous(process: Process, gain: float = 0.3) -> Case:
+def _continuous(process: Process, gain: float = 0.3, sampler: Sampler | None = None) -> Case:
     """Two overlapping modes in the plane."""
     means, scales = np.array([[-1.2, 0.3], [1.0, -0.5]]), np.array([0.8, 0.7])
     target = GaussianMixture(means, scales, np.log([0.4, 0.6]), log_scale=0.7)
-    return case_of(process, target, target.log_z, gain)
+    return case_of(process, target, target.log_z, gain, sampler)
 
 
 def _discrete(process: Process, sampler: Sampler | None = None, gain: float = 0.4) -> Case:
@@ -210,6 +230,26 @@ def _both() -> SuperpositionProcess:
     return SuperpositionProcess((FlowProcess(path), DiffusionProcess(path, 1.5)), (0.5, 0.5))
 
 
+_HEAD = BinnedHead(bins=12, reach=3.0)
+
+
+def _jump() -> GaussianJumpProcess:
+    return GaussianJumpProcess(_gaussian_path(), head=_HEAD)
+
+
+def _flow_and_jump() -> SuperpositionProcess:
+    return SuperpositionProcess((FlowProcess(_gaussian_path(), head=_HEAD), _jump()), (0.5, 0.5))
+
+
+def _rates(**options: Any) -> RateProcess:
+    return RateProcess(MetricPath.ordinal(SITES, 3, schedule=Polynomial(1.3)), **options)
+
+
+def _pure_diffusion() -> PureDiffusionProcess:
+    # the box leaves out 2e-5 of the target, a thousandth of a standard error
+    return PureDiffusionProcess(UniformPath(-4.5, 4.5, shape=(2,)))
+
+
 def _diffusion(noise: float) -> Case:
     return _continuous(DiffusionProcess(_gaussian_path(), noise), 0.2)
 
@@ -224,10 +264,24 @@ CASES: dict[str, Callable[[], Case]] = {
     "diffusion, noise 1": lambda: _diffusion(1.0),
     "diffusion, noise 2.5": lambda: _diffusion(2.5),
     "superposition, flow + diffusion": lambda: _continuous(_both(), 0.2),
+    "diffusion, corrected": lambda: _continuous(
+        DiffusionProcess(_gaussian_path()), 0.2, corrected(DiffusionProcess(_gaussian_path()))
+    ),
+    "jump": lambda: _continuous(_jump()),
+    "jump, corrected": lambda: _continuous(_jump(), 0.2, corrected(_jump())),
+    "superposition, flow + jump": lambda: _continuous(_flow_and_jump()),
+    "pure diffusion": lambda: _continuous(_pure_diffusion()),
     **{f"masked, grid, {s}": (lambda s=s: _discrete(_masked(s))) for s in _SCHEDULES},  # type: ignore[misc]
     **{f"masked, first hitting, {s}": (lambda s=s: _by_first_hitting(s)) for s in _SCHEDULES},  # type: ignore[misc]
     "mixture, uniform prior": lambda: _mixture(None),
     "mixture, other prior": lambda: _mixture([0.5, 0.2, 0.3]),
+    "masked, corrected": lambda: _discrete(_masked("random order"), corrected(_masked("random order"))),
+    "rates, coupling": lambda: _discrete(_rates()),
+    "rates, coupling, corrected": lambda: _discrete(_rates(), corrected(_rates())),
+    **{
+        f"rates, leap, {f}": (lambda f=f: _discrete(_rates(family=f, stepper="leap")))  # type: ignore[misc]
+        for f in ("minimal", "campbell", "kinetic")
+    },
     "product, flow x masked": lambda: _mixed(FlowProcess, _PAIR_MASKED),
     "product, diffusion x masked": lambda: _mixed(DiffusionProcess, _PAIR_MASKED),
     "product, diffusion x mixture": lambda: _mixed(DiffusionProcess, _PAIR_MIXTURE),

@@ -18,12 +18,13 @@ BLOCKS = {
 
 
 def test_the_documents_have_python():
-    assert len(BLOCKS["README.md"]) == 1
+    assert len(BLOCKS["README.md"]) == 2
     assert len(BLOCKS["CONTRIBUTING.md"]) == 5
 
 
 def test_a_target_of_ones_own_is_short():
-    assert len([line for line in BLOCKS["README.md"][0].splitlines() if line.strip()]) < 25
+    for block, lines in zip(BLOCKS["README.md"], (25, 30)):
+        assert len([line for line in block.splitlines() if line.strip()]) < lines
 
 
 @pytest.mark.slow

@@ -334,6 +334,8 @@ def test_guidance(x64):
     np.testing.assert_allclose(guided(*parts, w).velocity, found, rtol=1e-9)
     with pytest.raises(ValueError, match="conditional: guidance is for"):
         guided(parts[0], rates[0], w)
+    with pytest.raises(ValueError, match="conditional: products of unlike numbers"):
+        guided((parts[0],), (parts[0], parts[1]), w)
 
 
 def test_refusals():

@@ -180,6 +180,20 @@ def test_coupling_in_float32_moves_samples_rightly():
         assert kolmogorov_score(y, norm(float(c.mean_s), float(c.std_s)).cdf) < 2
 
 
+def test_steps_too_short_for_float32_leave_states_alone():
+    """Equal or, by rounding, growing deviations, with a mean that moves and one that does not."""
+    for later in (1.0, np.nextafter(np.float32(1.0), np.float32(2.0))):
+        mean_s, ones = jnp.array([0.0, 1e-5, -1e-5], jnp.float32), jnp.ones(3, jnp.float32)
+        c = MaximalCoupling(jnp.zeros_like(mean_s), ones, mean_s, later * ones)
+        for x in (-0.7 * ones, 0.0 * ones, 1.3 * ones):
+            assert np.all(c.stay_prob(x) > 0.999)
+            assert not np.any(np.isnan(c.landing_log_prob(x)))
+            assert not np.any(np.isnan(c.backward_landing_log_prob(x)))
+        for u in (0.1, 0.5, 0.9):
+            assert np.all(np.isfinite(c.landing_ppf(u * ones)))
+            assert np.all(np.isfinite(c.backward_landing_ppf(u * ones)))
+
+
 def test_density_ratio_is_the_integrated_rate(x64):
     """Along a state that stays, `log p_t - log p_s = integral of the rate`, where the rate is positive throughout."""
     path, z, x, t, s = gaussian_path("condot", (1,)), 0.6, 3.1, 0.3, 0.55

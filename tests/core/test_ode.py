@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from egmjax.paths import CondOT, GaussianPath, VarianceExploding, VariancePreserving
-from egmjax.processes import DiffusionProcess, FlowProcess
+from egmjax.processes import BinnedHead, DiffusionProcess, FlowProcess
 from egmjax.simulators import flow_ode, time_grid
 from tests.core.exact import Mixture
+from tests.core.registry import garbage
 
 TARGET = Mixture([[0.9, -0.4], [-0.8, 0.6]], [0.5, 0.5], [0.6, 0.4])
 X = jnp.array([[0.3, 0.1], [1.4, -1.0], [-1.1, 0.2]])
@@ -83,6 +84,21 @@ def test_scales_of_each_coordinate_in_float64(x64):
     assert 3.5 < error[0] / error[1] < 4.6  # Heun: second order
     there = flow_ode(FlowProcess(path), rtol=1e-9, atol=1e-9).sample(jax.random.key(3), predict)
     np.testing.assert_allclose(there.approximate_log_prob, normal(np.asarray(there.x), MEAN, STD), atol=1e-7)
+
+
+def test_bins_are_read_through_their_head():
+    path = GaussianPath(CondOT(1.5), mean=0.3, scale=1.2, shape=(2,))
+    binned = FlowProcess(path, head=BinnedHead(6, 2.5))
+    logits = garbage(binned)
+    times = time_grid(8)
+    found = solve(flow_ode(binned, times), logits, X)
+
+    def residual(x, t):
+        return binned.residual(logits(x, t), x, t)
+
+    expected = solve(flow_ode(FlowProcess(path), times), residual, X)
+    np.testing.assert_allclose(found.approximate_log_prob, expected.approximate_log_prob, rtol=1e-5)
+    np.testing.assert_allclose(found.x, expected.x, rtol=1e-5)
 
 
 def test_hutchinson_is_unbiased():

@@ -150,6 +150,16 @@ def log_weights(process, predict, times=(0.0, 0.3, 0.6, 1.0)):
     return jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(2), NUM))
 
 
+def test_reflections_stay_in_the_box():
+    """In float32 `low + (high - low)` may lie beyond `high`, where the reference has no mass."""
+    for low, high in ((-0.1, 0.3), (0.1, 0.7), (-1.3, 2.6)):
+        path = UniformPath(low, high, Linear(), (5000,))
+        near_an_end = jnp.where(jnp.arange(5000) % 2 == 0, path.low, path.high)
+        x = jnp.nextafter(near_an_end, jnp.asarray(jnp.inf)) + 2.0 * path.length
+        for moved in (x, near_an_end, near_an_end - 4.0 * path.length):
+            assert np.all(np.isfinite(path.log_reference(PureDiffusionProcess(path)._fold(moved), 1.0)))
+
+
 def test_weights_and_marginals_of_the_exact_noise():
     process = PureDiffusionProcess(PATH)
     x, log_w = log_weights(process, garbage(process))

@@ -3,6 +3,8 @@
 Statistical tolerance: 4 standard errors with fixed keys, relative standard error below 3 %.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -183,6 +185,11 @@ def test_bad_input():
         SuperpositionProcess((FlowProcess(path), DiffusionProcess(path)), (1.5, -0.5))
     with pytest.raises(ValueError, match="one path and one prediction"):
         SuperpositionProcess((FlowProcess(path), DiffusionProcess(path_of(dim=3))), (0.5, 0.5))
+    other = dataclasses.replace(path, scale=2.0 * path.scale)
+    with pytest.raises(ValueError, match="one path and one prediction"):
+        SuperpositionProcess((FlowProcess(path), DiffusionProcess(other)), (0.5, 0.5))
+    swept = dataclasses.replace(path, scale=jnp.asarray(path.scale))
+    SuperpositionProcess((FlowProcess(path), DiffusionProcess(swept)), (0.5, 0.5))
 
 
 # -- seeded faults -------------------------------------------------------------------------------------------

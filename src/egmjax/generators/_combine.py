@@ -65,4 +65,7 @@ def guided(conditional: Generator, unconditional: Generator, weight: float | jax
         raise ValueError(
             f"conditional: guidance is for two flows, two jumps or products of them, got {kinds}"
         )
+    if len(conditional) != len(unconditional):
+        sizes = f"{len(conditional)} and {len(unconditional)}"
+        raise ValueError(f"conditional: products of unlike numbers of components {sizes}")
     return tuple(guided(c, u, weight) for c, u in zip(conditional, unconditional))

@@ -49,11 +49,14 @@ class MaximalCoupling:
     @property
     def interval(self) -> tuple[jax.Array, jax.Array]:
         """Ends of `{q > p}` in units of `std_s` about `mean_s`: roots of a quadratic, without cancellation."""
-        ratio, shift = self.std_s / self.std_t, (self.mean_s - self.mean_t) / self.std_t
-        lost = (self.std_t - self.std_s) * (self.std_t + self.std_s) / jnp.square(self.std_t)
+        # short steps may leave both deviations equal, or the later one larger by rounding
+        ratio, shift = jnp.minimum(self.std_s / self.std_t, 1.0), (self.mean_s - self.mean_t) / self.std_t
+        lost = jnp.maximum(
+            (self.std_t - self.std_s) * (self.std_t + self.std_s) / jnp.square(self.std_t), 0.0
+        )
         log_ratio = jnp.log(ratio)
         root = jnp.sqrt(jnp.square(shift) - 2.0 * lost * log_ratio)
-        far = jnp.abs(ratio * shift) + root
+        far = jnp.maximum(jnp.abs(ratio * shift) + root, jnp.finfo(root.dtype).tiny)
         near = (jnp.square(shift) - 2.0 * log_ratio) / far
         ahead = shift > 0
         return -jnp.where(ahead, near, far / lost), jnp.where(ahead, far / lost, near)

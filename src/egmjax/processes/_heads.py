@@ -152,11 +152,15 @@ class BinnedHead(Head):
 
     def atoms(self, path: GaussianPath) -> jax.Array:
         """Centres of the cells in the units of the state, `[*shape, bins]`: what stands for a bin in jump kernels."""
-        centres = self.width * (jnp.arange(self.bins, dtype=float) - 0.5 * (self.bins - 1))
+        return self.in_units(path, self.width * (jnp.arange(self.bins, dtype=float) - 0.5 * (self.bins - 1)))
+
+    def in_units(self, path: GaussianPath, values: jax.Array) -> jax.Array:
+        """`mean + scale * values` for `values [n]` in standard units, `[*shape, n]`."""
         mean, scale = (
-            jnp.broadcast_to(jnp.asarray(a, dtype=float), path.shape) for a in (path.mean, path.scale)
+            jnp.broadcast_to(jnp.asarray(a, dtype=float), path.shape)[..., None]
+            for a in (path.mean, path.scale)
         )
-        return mean[..., None] + jnp.tensordot(scale, centres, axes=0)
+        return mean + scale * values.reshape((1,) * len(path.shape) + (-1,))
 
     def bin_of(self, path: GaussianPath, x1: jax.Array) -> jax.Array:
         """The bin of every coordinate, int32, shape of `x1`."""

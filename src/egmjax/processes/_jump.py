@@ -13,8 +13,10 @@ import jax.numpy as jnp
 
 from .._pytree import frozen_pytree, static
 from ..generators import Jump
+from ..losses import cross_entropy
 from ..paths import DiscretePath, MaskedPath, MixturePath
 from ..paths._base import Scalar, is_one
+from ..paths._masked import _log
 from ._base import PredictFn, Process
 
 
@@ -47,6 +49,30 @@ class JumpProcess(Process):
     def intensities(self, posterior: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
         """Off-diagonal rates `[sites, S]` for a posterior `D [sites, S]` of probabilities; linear in it."""
         raise NotImplementedError
+
+    def conditional_target(
+        self, xt: jax.Array, x1: jax.Array, t: Scalar, site_logits: jax.Array
+    ) -> jax.Array:
+        """`softmax(site_logits + log p_t(x_t[i] | z))`."""
+        return jax.nn.softmax(site_logits + _log(self.path.likelihood(xt, t)))
+
+    def sample_endpoint(self, key: jax.Array, prediction: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
+        """Every site drawn from its `D_i`."""
+        return jax.random.categorical(key, self.posterior(prediction, xt, t), axis=-1).astype(xt.dtype)
+
+    def endpoint_log_prob(self, x1: jax.Array, prediction: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
+        log_posterior = self.posterior(prediction, xt, t)
+        return jnp.sum(jnp.take_along_axis(log_posterior, x1[:, None], axis=-1))
+
+    def divergence(self, target: jax.Array, prediction: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
+        log_posterior = self.posterior(prediction, xt, t)
+        if self.weighting == "uniform":
+            return jnp.sum(cross_entropy(target, log_posterior))
+        # a log(a / b) - a + b without the terms of the target alone, which may be negative for r < 1
+        aim = self.intensities(target, xt, t)
+        rates = self.intensities(jnp.exp(log_posterior), xt, t)
+        # a rate that underflows is as bad as the smallest number, not free
+        return jnp.sum(rates - aim * jnp.log(jnp.maximum(rates, jnp.finfo(rates.dtype).tiny)))
 
     def generator(self, prediction: jax.Array, xt: jax.Array, t: Scalar) -> Jump:
         return Jump(self.intensities(jnp.exp(self.posterior(prediction, xt, t)), xt, t))

@@ -17,7 +17,6 @@ import jax.numpy as jnp
 
 from .._pytree import frozen_pytree
 from ..generators import Jump
-from ..losses import cross_entropy
 from ..paths import MixturePath
 from ..paths._base import Scalar, check_times, is_one
 from ..paths._masked import _log, _nonzero
@@ -56,35 +55,12 @@ class MixtureProcess(JumpProcess):
         unmixed = later - (1.0 - kappa) * jnp.exp(path.log_prior)[None, :]
         return path.likelihood(xt, t) * unmixed / (_nonzero(kappa) * evidence[:, None])
 
-    def conditional_target(
-        self, xt: jax.Array, x1: jax.Array, t: Scalar, site_logits: jax.Array
-    ) -> jax.Array:
-        """`softmax(site_logits + log p_{t|1}(x_t | z))`."""
-        return jax.nn.softmax(site_logits + _log(self.path.likelihood(xt, t)))
-
     def posterior(self, prediction: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
         likelihood = _log(self.path.likelihood(xt, t))
         return jax.nn.log_softmax(prediction + self.path.log_prior[None, :] + likelihood, axis=-1)
 
-    def sample_endpoint(self, key: jax.Array, prediction: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
-        """Every site drawn from its `D_i`."""
-        return jax.random.categorical(key, self.posterior(prediction, xt, t), axis=-1).astype(xt.dtype)
-
-    def endpoint_log_prob(self, x1: jax.Array, prediction: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
-        log_posterior = self.posterior(prediction, xt, t)
-        return jnp.sum(jnp.take_along_axis(log_posterior, x1[:, None], axis=-1))
-
-    def divergence(self, target: jax.Array, prediction: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
-        log_posterior = self.posterior(prediction, xt, t)
-        if self.weighting == "uniform":
-            return jnp.sum(cross_entropy(target, log_posterior))
-        # a log(a / b) - a + b without the terms of the target alone, which may be negative for r < 1
-        aim = self.intensities(target, xt, t)
-        rates = self.intensities(jnp.exp(log_posterior), xt, t)
-        return jnp.sum(rates - aim * jnp.log(jnp.where(rates > 0, rates, 1.0)))
-
     def intensities(self, posterior: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
-        """Infinite at `t=0`, where the noising chain redraws every site at once."""
+        """Infinite as `t` goes to 0, where the noising chain redraws all sites at once; at 0 `kappa'` stands in."""
         away = xt[:, None] != jnp.arange(self.path.num_states)[None, :]
         rate = self.path.loss_rate(t) * jnp.exp(self.path.log_prior)[xt]
         return jnp.where(away, rate[:, None] * self._pulled(posterior, xt, t, t), 0.0)

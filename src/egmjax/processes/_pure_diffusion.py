@@ -133,10 +133,11 @@ class PureDiffusionProcess(Process):
         return self.path.length * jnp.minimum(jnp.sqrt(share) * jnp.exp(0.5 * prediction), WIDEST)
 
     def _fold(self, x: jax.Array) -> jax.Array:
-        """Reflections at both ends."""
+        """Reflections at both ends; clipped, since one rounding beyond the box the reference has no mass."""
         length = self.path.length
         turned = jnp.mod(x - self.path.low, 2.0 * length)
-        return self.path.low + jnp.where(turned > length, 2.0 * length - turned, turned)
+        folded = self.path.low + jnp.where(turned > length, 2.0 * length - turned, turned)
+        return jnp.clip(folded, self.path.low, self.path.high)
 
     def _log_kernel(self, y: jax.Array, x: jax.Array, std: jax.Array) -> jax.Array:
         """The density of the reflected Gaussian, by images; the factor that both directions share is left out."""

@@ -2,7 +2,7 @@
 
     prediction   [*shape, bins + 1]: logits of the landing law over bins, then the rate before softplus
     target       bins: rho J(b), the last entry: rho = [e^2 - r e - 1]_+, the rate in units of |sigma'| / sigma
-    divergence   sum_i  rho' - rho log rho' - sum_b rho J(b) log J'(b)         (prime: predicted)
+    divergence   sum_i  rho' - rho + rho log(rho / rho') + rho KL(J | J')       (prime: predicted)
     step         a coordinate jumps by a rule of `paths.survival`, to a bin drawn from J', uniformly within its cell
 
 The divergence is the generalised KL divergence of the intensities in polar form, weighted by `sigma / |sigma'|` so
@@ -14,12 +14,14 @@ from where a state would come back, so there are no weights. `GaussianJumpProces
 from __future__ import annotations
 
 import dataclasses
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
 
 from .._pytree import frozen_pytree, static
 from ..generators import RealJump
+from ..losses import jump_kl
 from ..paths import GaussianPath
 from ..paths._base import Scalar, as_time, check_times, is_one
 from ..paths._jump_law import Survival, jump_coordinates, jump_rate, landing_masses, survival
@@ -44,8 +46,8 @@ class RateJumpProcess(Process):
     rule: Survival = static(default="corrected")
 
     def __post_init__(self) -> None:
-        if self.rule not in ("bernoulli", "exp", "corrected"):
-            raise ValueError(f'rule: expected "bernoulli", "exp" or "corrected", got {self.rule!r}')
+        if self.rule not in get_args(Survival):
+            raise ValueError(f"rule: expected one of {get_args(Survival)}, got {self.rule!r}")
 
     @property
     def path(self) -> GaussianPath:
@@ -65,10 +67,7 @@ class RateJumpProcess(Process):
             raise ValueError("r: rates of jumps given x_r are a target at r=1 only")
         alpha, sigma = self.path.coefficients(t)
         e, pull, _ = jump_coordinates(self.path, xt, xr, t)
-        mean, scale = (
-            jnp.broadcast_to(jnp.asarray(a, float), xt.shape) for a in (self.path.mean, self.path.scale)
-        )
-        edges = mean[..., None] + jnp.tensordot(scale, self.grid.edges, axes=0) - (alpha * xr)[..., None]
+        edges = self.grid.in_units(self.path, self.grid.edges) - (alpha * xr)[..., None]
         sigma = jnp.broadcast_to(sigma, xt.shape)[..., None]
         masses = landing_masses(edges / sigma, jnp.broadcast_to(pull[..., None], edges.shape))
         rate = jump_rate(e, pull)[..., None]
@@ -76,9 +75,9 @@ class RateJumpProcess(Process):
 
     def divergence(self, target: jax.Array, prediction: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
         rate, aim = self.rate(prediction), target[..., -1]
-        log_law = jax.nn.log_softmax(prediction[..., :-1], axis=-1)
-        poisson = rate - aim * jnp.log(jnp.maximum(rate, jnp.finfo(rate.dtype).tiny))
-        return jnp.sum(poisson) - jnp.sum(target[..., :-1] * log_law)
+        log_rate = jnp.log(jnp.maximum(rate, jnp.finfo(rate.dtype).tiny))
+        law = target[..., :-1] / jnp.where(aim > 0, aim, 1.0)[..., None]
+        return jump_kl(aim, law, log_rate, prediction[..., :-1])
 
     def rate(self, prediction: jax.Array) -> jax.Array:
         """The predicted rate in units of `|sigma'| / sigma`, shape of the state."""

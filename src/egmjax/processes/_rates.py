@@ -21,7 +21,6 @@ import jax.numpy as jnp
 
 from .._pytree import frozen_pytree, static
 from ..generators import Jump
-from ..losses import cross_entropy
 from ..paths import DiscretePath
 from ..paths._base import Scalar, check_times, is_one
 from ..paths._discrete import landing
@@ -71,44 +70,22 @@ class RateProcess(JumpProcess):
             raise ValueError("r: this path is not Markov in r, so only r=1 exists")
         return (xr[:, None] == jnp.arange(self.path.num_states)[None, :]).astype(float)
 
-    def conditional_target(
-        self, xt: jax.Array, x1: jax.Array, t: Scalar, site_logits: jax.Array
-    ) -> jax.Array:
-        """`softmax(site_logits + log p_t(x_t | z))`."""
-        return jax.nn.softmax(site_logits + _log(self.path.likelihood(xt, t)))
-
     def posterior(self, prediction: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
         return jax.nn.log_softmax(prediction + _log(self.path.likelihood(xt, t)), axis=-1)
 
-    def sample_endpoint(self, key: jax.Array, prediction: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
-        """Every site drawn from its `D_i`."""
-        return jax.random.categorical(key, self.posterior(prediction, xt, t), axis=-1).astype(xt.dtype)
-
-    def endpoint_log_prob(self, x1: jax.Array, prediction: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
-        log_posterior = self.posterior(prediction, xt, t)
-        return jnp.sum(jnp.take_along_axis(log_posterior, x1[:, None], axis=-1))
-
-    def divergence(self, target: jax.Array, prediction: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
-        log_posterior = self.posterior(prediction, xt, t)
-        if self.weighting == "uniform":
-            return jnp.sum(cross_entropy(target, log_posterior))
-        aim = self.intensities(target, xt, t)
-        rates = self.intensities(jnp.exp(log_posterior), xt, t)
-        return jnp.sum(rates - aim * jnp.log(jnp.where(rates > 0, rates, 1.0)))
-
     def intensities(self, posterior: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
         odds = posterior / _nonzero(self.path.likelihood(xt, t))
-        return self._off(jnp.einsum("iz,izy->iy", odds, self._flux(xt, t)[0]), xt)
+        return self._off(_mix(odds, self._flux(xt, t)[0]), xt)
 
     def backward_generator(self, prediction: jax.Array, xt: jax.Array, t: Scalar) -> Jump:
         """The reversal of the rates given `x_1`, averaged: `sum_z D_i(z) F^z(y, x_t[i]) / p_t(x_t[i] | z)`."""
         odds = self._odds(prediction, xt, t)
-        return Jump(self._off(jnp.einsum("iz,izy->iy", odds, self._flux(xt, t)[1]), xt))
+        return Jump(self._off(_mix(odds, self._flux(xt, t)[1]), xt))
 
     def log_ratios(self, predict_fn: PredictFn, xt: jax.Array, t: Scalar) -> jax.Array:
         """`log sum_z D_i(z) p_t(y | z) / p_t(x_t[i] | z)`; one network call."""
         odds = self._odds(predict_fn(xt, t), xt, t)
-        return _log(jnp.einsum("iz,izy->iy", odds, self.path.table(t)))
+        return _log(_mix(odds, self.path.table(t)))
 
     def step(
         self,
@@ -152,7 +129,7 @@ class RateProcess(JumpProcess):
         """`log k(y | x_t)`, `[sites, S]`."""
         odds = self._odds(prediction, xt, t)
         if self.stepper == "leap":
-            rates = self._off(jnp.einsum("iz,izy->iy", odds, self._flux(xt, t)[0]), xt)
+            rates = self._off(_mix(odds, self._flux(xt, t)[0]), xt)
             return jnp.where(
                 jnp.asarray(s) < 1, self._leap(rates, xt, t, s), self.posterior(prediction, xt, t)
             )
@@ -167,8 +144,8 @@ class RateProcess(JumpProcess):
         if self.stepper == "leap":
             # rates of the time t, so that both kernels have the same support
             back = odds * self._at(later, xs) / _nonzero(self._at(now, xs))
-            rates = self._off(jnp.einsum("iz,izy->iy", back, self._flux(xs, t)[1]), xs)
-            end = _log(jnp.einsum("iz,izy->iy", odds * self._at(later, xs), now))
+            rates = self._off(_mix(back, self._flux(xs, t)[1]), xs)
+            end = _log(_mix(odds * self._at(later, xs), now))
             return jnp.where(jnp.asarray(s) < 1, self._leap(rates, xs, t, s), end)
         stay, _, enter = self._kept(now, later, xs)
         return _log(self._split(odds, stay, enter, landing(later, now), xs))
@@ -182,9 +159,7 @@ class RateProcess(JumpProcess):
         self, odds: jax.Array, stay: jax.Array, move: jax.Array, law: jax.Array, x: jax.Array
     ) -> jax.Array:
         here = x[:, None] == jnp.arange(self.path.num_states)[None, :]
-        return here * jnp.sum(odds * stay, axis=-1, keepdims=True) + jnp.einsum(
-            "iz,izy->iy", odds * move, law
-        )
+        return here * jnp.sum(odds * stay, axis=-1, keepdims=True) + _mix(odds * move, law)
 
     def _leap(self, rates: jax.Array, x: jax.Array, t: Scalar, s: Scalar) -> jax.Array:
         """Log-probabilities of one leap of the off-diagonal `rates`."""
@@ -209,3 +184,8 @@ class RateProcess(JumpProcess):
 
     def _off(self, rates: jax.Array, x: jax.Array) -> jax.Array:
         return jnp.where(x[:, None] != jnp.arange(self.path.num_states)[None, :], rates, 0.0)
+
+
+def _mix(odds: jax.Array, table: jax.Array) -> jax.Array:
+    """`sum_z odds[i, z] table[i, z, y]`; weights are made of it, so at the highest precision."""
+    return jnp.einsum("iz,izy->iy", odds, table, precision="highest")

@@ -30,11 +30,10 @@ class SuperpositionProcess(Process):
 
     `weights`: one non-negative number each; what counts is their share of the sum. `separate`: every component has a
     model of its own, trained apart or not; predictions and targets are then tuples with one entry for each, and
-    `predict_fn = lambda x, t: (first(x, t), second(x, t))`. A step of one component uses its entry alone, so
-    that under `jit` the others are not computed for it. Under `vmap` every component computes its step and one
-    is kept. Raises `ValueError` for unequal numbers, a negative weight, or processes
-    whose paths, or unless
-    `separate` predictions, differ in kind.
+    `predict_fn = lambda x, t: (first(x, t), second(x, t))`. A step of one component uses its entry alone, so that under
+    `jit` the others are not computed for it. Under `vmap` every component computes its step and one is kept. Raises
+    `ValueError` for unequal numbers, a negative weight, or processes whose paths, or unless `separate` predictions,
+    differ in kind, or in a number that is Python's (arrays are not read).
     """
 
     processes: tuple[Process, ...]
@@ -53,7 +52,8 @@ class SuperpositionProcess(Process):
             for p in self.processes
             if isinstance(p, Process)
         }
-        if len(kinds) > 1:
+        known = [p.path for p in self.processes if isinstance(p, Process)]
+        if len(kinds) > 1 or any(_are_unlike(known[0], path) for path in known[1:]):
             raise ValueError("processes: a superposition needs one path and one prediction for all")
 
     @property
@@ -157,3 +157,9 @@ class SuperpositionProcess(Process):
 
     def _predict(self, predict_fn: PredictFn, i: int) -> PredictFn:
         return (lambda x, t: predict_fn(x, t)[i]) if self.separate else predict_fn
+
+
+def _are_unlike(path: Path, other: Path) -> bool:
+    """Whether a number differs that can be told without reading an array: arrays may be traced or swept."""
+    pairs = zip(jax.tree.leaves(path), jax.tree.leaves(other))
+    return any(isinstance(a, float) and isinstance(b, float) and a != b for a, b in pairs)

@@ -105,9 +105,12 @@ def flow_ode(
         def field(phi: jax.Array, state: tuple) -> tuple:
             t = _time(path, phi)
             turn = _turns(path, phi)
-            velocity, linear = jax.linearize(
-                lambda z: turn * predict_fn(path.unstandardize(z, t), t), state[0]
-            )
+
+            def slope(z: jax.Array) -> jax.Array:
+                x = path.unstandardize(z, t)
+                return turn * process.residual(predict_fn(x, t), x, t)
+
+            velocity, linear = jax.linearize(slope, state[0])
             return velocity, -share * jnp.sum(probes * jax.vmap(linear)(probes))
 
         return field
