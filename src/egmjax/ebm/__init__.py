@@ -1,6 +1,13 @@
 """Energy-based models: time-dependent energies learned from data, and what they are for."""
 
 from ._classification import LevelExample, classification_loss, classification_objective, fix_gauge
+from ._compose import (
+    ScaledNoise,
+    interpolated_normalizers,
+    mixture_density,
+    product_density,
+    product_path,
+)
 from ._contrastive import (
     halfway,
     move_contrastive_objective,
@@ -25,21 +32,26 @@ __all__ = [
     "LogDensityFn",
     "NormalizerFit",
     "PickFn",
+    "ScaledNoise",
     "classification_loss",
     "classification_objective",
     "fit_normalizers",
     "fix_gauge",
     "halfway",
+    "interpolated_normalizers",
     "local_pairs",
     "log_density",
     "log_snr_levels",
     "log_snr_weight",
     "mixed_pick",
+    "mixture_density",
     "mixture_psi",
     "move_contrastive_objective",
     "noised_mixture",
     "preconditioned_psi",
     "predict_from_psi",
+    "product_density",
+    "product_path",
     "random_levels",
     "relative_to",
     "score_matching_objective",
