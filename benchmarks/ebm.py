@@ -144,8 +144,14 @@ def build(options: EnergyOptions) -> Setup:
     levels = ebm.log_snr_levels(
         path, options.num_levels, options.noise_min * scale, options.noise_max * scale
     )
-    network = InnerProduct(ResidualMLP(path.space, (options.dim,), width=options.width, depth=options.depth))
-    psi = ebm.preconditioned_psi(path, network.apply)
+    network = InnerProduct(
+        ResidualMLP(path.space, (options.dim,), width=options.width, depth=options.depth, modulated=True)
+    )
+
+    def apply_network(params: Any, z: jax.Array, t: Any) -> jax.Array:
+        return network.apply(params, z, t)  # type: ignore[return-value]
+
+    psi = ebm.preconditioned_psi(path, apply_network)
 
     def apply_psi(params: Any, x: jax.Array, t: Any) -> jax.Array:
         return psi(params["psi"], x, t)

@@ -141,7 +141,7 @@ def test_two_levels_are_the_bi_level_loss(x64):
         t = jnp.asarray(LEVELS)[i]
         return path.log_reference(x, t) + psi_of(path)({"theta": theta}, x, t) - f[i]
 
-    (i, j), (x, y) = np.asarray(example.index), example.xt
+    (i, j), (x, y) = np.asarray(example.level), example.xt
     by_hand = 0.5 * (
         np.log1p(np.exp(log_q(x, j) - log_q(x, i))) + np.log1p(np.exp(log_q(y, i) - log_q(y, j)))
     )
@@ -173,7 +173,7 @@ def test_the_combined_loss_is_the_sum_with_edm_weights(x64):
             weight = (sigma**2 + 1.1**2) / (sigma**2 * 1.1**2)
             return weight * jnp.sum((x + sigma**2 * score - example.x1) ** 2)
 
-        return jnp.mean(jax.vmap(error)(example.index, example.xt)) + alone.loss(params, example)
+        return jnp.mean(jax.vmap(error)(example.level, example.xt)) + alone.loss(params, example)
 
     examples = batch(combined, num=5)
     found = jax.jit(jax.vmap(lambda e: combined.loss(params, e)))(examples)

@@ -42,6 +42,7 @@ def _lattice(length, num_states=2, **kwargs):
 
 NETWORKS = {
     "mlp_real": _mlp(FLOW, scale=2.0),
+    "mlp_modulated": _mlp(FLOW, modulated=True),
     "mlp_real_matrix": _mlp(MATRIX_FLOW),
     "mlp_categorical": _mlp(MASKED),
     "mlp_categorical_without_time": _mlp(MASKED, use_time=False),

@@ -113,7 +113,7 @@ def classification_objective(
         return jax.vmap(example)(jax.random.split(key, t.shape[0]), x1), {}
 
     def loss(params: Any, example: LevelExample) -> jax.Array:
-        num = example.index.shape[0]
+        num = example.level.shape[0]
         free = jnp.zeros_like(grid) if normalizers_fn is None else normalizers_fn(params)
 
         def logit(x: Any, i: jax.Array, psi: jax.Array) -> jax.Array:
@@ -131,15 +131,15 @@ def classification_objective(
             error = matching.divergence(target, prediction, x, grid[i]) / x.size
             return logit(x, i, value), matching_weight_fn(grid[i]) * error
 
-        diagonal, matched = jax.vmap(own)(example.xt, example.index, example.target)
+        diagonal, matched = jax.vmap(own)(example.xt, example.level, example.target)
         # row j: the other levels, in any order, since the right class is put first
         turned = (jnp.arange(num)[:, None] + jnp.arange(1, num)[None, :]) % num
-        others = jax.vmap(jax.vmap(at_level, (None, 0)))(example.xt, example.index[turned])
+        others = jax.vmap(jax.vmap(at_level, (None, 0)))(example.xt, example.level[turned])
         rows = jnp.concatenate([diagonal[:, None], others], axis=1)
         if energy_fn is not None:
             known = lambda x: -energy_fn(x) - free[-1]  # noqa: E731
             rows = jnp.concatenate([rows, jax.vmap(known)(example.xt)[:, None]], axis=1)
-            clean = jax.vmap(at_level, (None, 0))(example.x1, example.index)
+            clean = jax.vmap(at_level, (None, 0))(example.x1, example.level)
             rows = jnp.concatenate([rows, jnp.append(known(example.x1), clean)[None, :]])
         told_apart = jnp.mean(jax.nn.logsumexp(rows, axis=1) - rows[:, 0])
         return jnp.mean(matched) + classification_weight * told_apart

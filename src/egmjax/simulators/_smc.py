@@ -127,6 +127,7 @@ def smc_sampler(
         psi = twist(x, clock[0])
         may_resample = jnp.arange(num_steps) < num_steps - keep_last
         keys = jax.random.split(key_steps, num_steps)
+        ess: jax.Array
         (x, _, log_w, count), ess = jax.lax.scan(
             advance,
             (x, psi, log_w + psi, jnp.int32(0)),
