@@ -30,11 +30,11 @@ NormalizersFn = Callable[[Any], jax.Array]  # params -> F, [num_levels], or one 
 
 
 class LevelExample(NamedTuple):
-    """One data point `x1` noised to `k` levels, `index [k]`, `xt` and `target` stacked; no target without
+    """One data point `x1` noised to `k` levels, `level [k]`, `xt` and `target` stacked; no target without
     matching."""
 
     x1: Any
-    index: jax.Array
+    level: jax.Array
     xt: Any
     target: Any
 
