@@ -84,6 +84,8 @@ class EnergyOptions:
     """Features of the network."""
     depth: int = 3
     """Residual blocks of the network."""
+    modulated: bool = False
+    """Let the level scale and shift the features inside every block."""
     num_eval: int = 20_000
     """Exact samples for each mode, and at the lowest level; a fifth of them at every other."""
     seed: int = 0
@@ -145,7 +147,9 @@ def build(options: EnergyOptions) -> Setup:
         path, options.num_levels, options.noise_min * scale, options.noise_max * scale
     )
     network = InnerProduct(
-        ResidualMLP(path.space, (options.dim,), width=options.width, depth=options.depth, modulated=True)
+        ResidualMLP(
+            path.space, (options.dim,), width=options.width, depth=options.depth, modulated=options.modulated
+        )
     )
 
     def apply_network(params: Any, z: jax.Array, t: Any) -> jax.Array:
