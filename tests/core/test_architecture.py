@@ -21,7 +21,7 @@ ALLOWED = {
     "losses": set(),
     "paths": {"_pytree", "states", "generators"},
     "processes": {"_pytree", "states", "generators", "losses", "paths"},
-    "simulators": {"_pytree", "states", "generators", "paths", "processes"},
+    "simulators": {"_pytree", "states", "generators", "paths", "processes", "metrics"},
     "proposals": {"_pytree", "states", "paths", "processes", "simulators"},
     "estimators": {"_pytree", "states", "generators", "paths", "processes", "simulators", "proposals"},
     "data": {"states"},

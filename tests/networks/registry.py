@@ -5,6 +5,7 @@ A case is a builder of `(network, space, output shape)`; `space` is that of the 
 
 from egmjax.networks import (
     ArrayHead,
+    InnerProduct,
     LatticeDense,
     LatticeNet,
     ProductHead,
@@ -41,11 +42,13 @@ def _lattice(length, num_states=2, **kwargs):
 
 NETWORKS = {
     "mlp_real": _mlp(FLOW, scale=2.0),
+    "mlp_modulated": _mlp(FLOW, modulated=True),
     "mlp_real_matrix": _mlp(MATRIX_FLOW),
     "mlp_categorical": _mlp(MASKED),
     "mlp_categorical_without_time": _mlp(MASKED, use_time=False),
     "mlp_product": _mlp(PRODUCT, scale=2.0),
     "mlp_scalar_real": _scalar(FLOW),
+    "inner_product": lambda: (InnerProduct(_mlp(FLOW)()[0]), FLOW.path.space, ()),
     "mlp_scalar_categorical": _scalar(MASKED),
     "mlp_scalar_product": _scalar(PRODUCT),
     "lattice_full": _lattice(3),

@@ -1,5 +1,6 @@
-"""Flax linen networks: residual MLP, lattice network, heads. Core code sees only `apply(params, x, t)`."""
+"""Flax linen networks: residual MLP, lattice network, energies, heads. Core code sees only `apply(params, x, t)`."""
 
+from ._energies import InnerProduct
 from ._features import state_features, time_features
 from ._heads import ArrayHead, ProductHead, ScalarHead, head_for
 from ._lattice import LatticeDense, LatticeNet
@@ -7,6 +8,7 @@ from ._mlp import ResidualMLP
 
 __all__ = [
     "ArrayHead",
+    "InnerProduct",
     "LatticeDense",
     "LatticeNet",
     "ProductHead",

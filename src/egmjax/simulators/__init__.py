@@ -4,10 +4,13 @@ from ._grids import Spacing, edm_spacing, log_spacing, scale_spacing, time_grid,
 from ._ode import FlowODE, ODERollout, flow_ode
 from ._rates import RateRollout, RateSampler, rate_sampler
 from ._samplers import Rollout, Sampler, first_hitting_sampler, grid_sampler
+from ._smc import SMC, Particles, smc_sampler
 
 __all__ = [
+    "SMC",
     "FlowODE",
     "ODERollout",
+    "Particles",
     "RateRollout",
     "RateSampler",
     "Rollout",
@@ -20,6 +23,7 @@ __all__ = [
     "log_spacing",
     "rate_sampler",
     "scale_spacing",
+    "smc_sampler",
     "time_grid",
     "uniform_spacing",
 ]

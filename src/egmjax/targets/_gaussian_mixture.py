@@ -81,6 +81,20 @@ class GaussianMixture(Target):
         scale = scales[variant]
         return cls(means, np.full(40, scale), np.full(40, -np.log(40 * 2 * np.pi * scale**2)))
 
+    @classmethod
+    def two_modes(cls, dim: int, separation: float = 5.0) -> GaussianMixture:
+        """Weights 2/3 and 1/3 at `-separation` and `+separation` times the ones vector, variance .05; log Z = 0.
+
+        Far apart for its scale, so that nothing local says which mode is the heavier one. Raises `ValueError` for
+        `dim < 1`.
+        """
+        if dim < 1:
+            raise ValueError(f"dim: at least 1, got {dim}")
+        scale = np.sqrt(0.05)
+        means = separation * np.stack([-np.ones(dim), np.ones(dim)])
+        log_weights = np.log([2 / 3, 1 / 3]) - 0.5 * dim * np.log(2 * np.pi * scale**2)
+        return cls(means, np.full(2, scale), log_weights)
+
     @property
     def space(self) -> Real:
         """`Real((d,))`."""

@@ -1,0 +1,81 @@
+"""The energy benchmark with tiny settings: its figures against exact ones, what it writes, what it refuses."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks import ebm as benchmark
+from egmjax import ebm
+from tests.benchmarks.commands import refused, strict_json
+
+TINY = {
+    "num_updates": 20,
+    "noised_batch": 64,
+    "num_data": 500,
+    "num_levels": 8,
+    "width": 8,
+    "depth": 1,
+    "num_eval": 4000,
+}
+
+
+def words(out, **options):
+    values = {**TINY, **options}
+    return ["--out", str(out), *(w for k, v in values.items() for w in (f"--{k.replace('_', '-')}", str(v)))]
+
+
+@pytest.mark.parametrize("method", ["diffclf", "tsm"])
+def test_what_a_run_leaves(method, tmp_path):
+    found = benchmark.main(words(tmp_path / "run", method=method))
+    assert strict_json((tmp_path / "run" / "report.json").read_text()) == json.loads(json.dumps(found))
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 1
+    assert len(found["ess"]) == TINY["num_levels"]
+    assert 0 <= found["model_mass_tv"] < 1
+    assert found["lowest_level_kl"] > 0
+
+
+def test_figures_of_known_models():
+    """The exact energy scores zero; masses moved from 2/3 to 1/2 are seen as what they are, within 1 percent."""
+    options = benchmark.EnergyOptions(out=None, **TINY)
+    setup = benchmark.build(options)
+    exact = ebm.log_density(setup.path, ebm.mixture_psi(setup.mixture, setup.path))
+    found = benchmark.evaluate(options, setup, exact)
+    for name in ("model_mass_tv", "model_mass_kl", "lowest_level_kl", "fisher"):
+        assert found[name] == pytest.approx(0, abs=1e-4), name
+    assert found["lowest_level_ess"] == pytest.approx(1, abs=1e-4)
+
+    def even(x, t):  # half the mass each, and a constant that no figure may see
+        return exact(x, t) + jnp.where(x[0] < 0, jnp.log(3 / 4), jnp.log(3 / 2)) + 7.0
+
+    found = benchmark.evaluate(options, setup, even)
+    np.testing.assert_allclose(found["model_mass"], [0.5, 0.5], atol=0.005)
+    kl = 2 / 3 * np.log(4 / 3) + 1 / 3 * np.log(2 / 3)
+    assert found["model_mass_kl"] == pytest.approx(kl, rel=0.01)
+    assert found["lowest_level_kl"] == pytest.approx(kl, rel=0.01)
+    second = 2 / 3 * (3 / 4) ** 2 + 1 / 3 * (3 / 2) ** 2
+    assert found["lowest_level_ess"] == pytest.approx(1 / second, rel=0.01)
+
+
+@pytest.mark.parametrize("method", ["dsm", "move-nce"])
+def test_other_methods_train(method):
+    options = benchmark.EnergyOptions(out=None, method=method, pick="mixed", **TINY)
+    setup = benchmark.build(options)
+    _, metrics = jax.jit(setup.trainer.step)(setup.init(0))
+    assert np.isfinite(metrics["loss"])
+
+
+def test_bad_input(tmp_path, capsys):
+    for options in (
+        {"dim": 0},
+        {"target": "forty-modes", "dim": 3},
+        {"learning_rate": 0.0},
+        {"num_picked": 1},
+        {"max_gap": 8, "pick": "local"},
+        {"noise_min": 20.0},
+    ):
+        line = refused(benchmark.main, words(tmp_path / "new", **options), capsys)
+        assert ("dim" if "target" in options else next(iter(options))) in line
+    assert not (tmp_path / "new").exists()
