@@ -54,7 +54,7 @@ class JumpProcess(Process):
         self, xt: jax.Array, x1: jax.Array, t: Scalar, site_logits: jax.Array
     ) -> jax.Array:
         """`softmax(site_logits + log p_t(x_t[i] | z))`."""
-        return jax.nn.softmax(site_logits + _log(self.path.likelihood(xt, t)))
+        return jax.nn.softmax(site_logits + _log(self.path.likelihood(xt, t)))  # type: ignore[attr-defined]
 
     def sample_endpoint(self, key: jax.Array, prediction: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
         """Every site drawn from its `D_i`."""
