@@ -10,6 +10,8 @@ from benchmarks import amortized
 from egmjax.targets import Ising, enumerate_states
 from tests.benchmarks.commands import refused, strict_json
 
+pytestmark = pytest.mark.slow  # compiles a lot
+
 TINY = {
     "length": 3,
     "num_betas": 3,

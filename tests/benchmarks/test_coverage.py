@@ -9,6 +9,8 @@ import pytest
 
 from benchmarks.micro.coverage import CASES, Case, main, measure
 
+pytestmark = pytest.mark.slow  # compiles a lot
+
 REPEATS, NUM = 40, 500
 
 

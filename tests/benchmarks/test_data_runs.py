@@ -14,6 +14,8 @@ from benchmarks.runs import build
 from egmjax.training import check_data
 from tests.benchmarks.commands import refused, strict_json
 
+pytestmark = pytest.mark.slow  # compiles a lot
+
 TINY = {
     "iterations": 2,
     "updates_per_iteration": 2,

@@ -11,6 +11,8 @@ from benchmarks import ebm as benchmark
 from egmjax import ebm
 from tests.benchmarks.commands import refused, strict_json
 
+pytestmark = pytest.mark.slow  # compiles a lot
+
 TINY = {
     "num_updates": 20,
     "noised_batch": 64,

@@ -8,6 +8,8 @@ from benchmarks import gm, gm_tables, suite
 from benchmarks.data_sets import digits, rows_to_learn, set_aside
 from tests.benchmarks.commands import refused, strict_json
 
+pytestmark = pytest.mark.slow  # compiles a lot
+
 LEVELS = {"flow, Euler": 2.0, "flow, Heun": 1.5, "jump": 1.0, "residual flow, Heun": 3.0}
 
 

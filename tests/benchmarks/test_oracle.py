@@ -2,8 +2,11 @@
 
 import jax
 import numpy as np
+import pytest
 
 from benchmarks.micro.oracle import RULES, TARGET, compile_rule, coupled_step, distance, main
+
+pytestmark = pytest.mark.slow  # compiles a lot
 
 
 def test_the_coupling_is_exact_at_every_number_of_steps_and_euler_is_not():

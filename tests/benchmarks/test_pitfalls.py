@@ -1,6 +1,10 @@
 """The study of two pitfalls sees them, and the remedies work."""
 
+import pytest
+
 from benchmarks.micro.pitfalls import bootstrap_errors, prior_errors
+
+pytestmark = pytest.mark.slow  # compiles a lot
 
 
 def test_small_step_proposal_collapses_and_the_reference_posterior_does_not():

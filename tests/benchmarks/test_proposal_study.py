@@ -1,8 +1,11 @@
 """The study of proposals runs from its command line; on a torus of 16 sites exact answers are at hand."""
 
 import numpy as np
+import pytest
 
 from benchmarks.micro import proposals
+
+pytestmark = pytest.mark.slow  # compiles a lot
 
 
 def test_a_tiny_study(capsys):

@@ -11,6 +11,8 @@ from benchmarks.suite_tables import tabulate
 from egmjax.targets import GaussianBernoulliRBM, Ising
 from tests.benchmarks.commands import refused, strict_json
 
+pytestmark = pytest.mark.slow  # compiles a lot
+
 WORDS = ["egm", "--tiny", "--seeds", "0", "--experiments", "ising-5", "gb-rbm", "--methods", "snis"]
 
 

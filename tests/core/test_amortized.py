@@ -14,6 +14,8 @@ from tests.core.checks import weight_score
 from tests.core.exact import Table
 from tests.core.registry import garbage
 
+pytestmark = pytest.mark.slow  # compiles a lot
+
 NUM, K = 20_000, 4.0
 MODEL = Table(3, 3, seed=5)
 TEMPERS = np.array([0.2, 1.0, 1.7])

@@ -39,6 +39,8 @@ from tests.core.checks import chi_square_score, weight_score
 from tests.core.exact import Mixture, Table, grid, number, slope
 from tests.core.registry import garbage
 
+pytestmark = pytest.mark.slow  # compiles a lot
+
 MODEL = Table(3, 2, seed=3, spread=1.2)
 POWER, NUM, K = 1.7, 20_000, 4.0
 PRIOR = (0.5, 0.2, 0.3)

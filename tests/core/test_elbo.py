@@ -15,6 +15,8 @@ from egmjax.processes import MaskedProcess, MixtureProcess
 from tests.core.exact import Table, grid, number
 from tests.core.registry import PROCESSES, garbage
 
+pytestmark = pytest.mark.slow  # compiles a lot
+
 MODEL = Table(3, 3, seed=5)
 POWER = 1.7
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(40)

@@ -19,6 +19,8 @@ from tests.core.checks import chi_square_score, weight_score
 from tests.core.exact import Table, number
 from tests.core.registry import garbage
 
+pytestmark = pytest.mark.slow  # compiles a lot
+
 NUM, K = 20_000, 4.0
 MODEL = Table(3, 3, seed=5)
 COARSE = [0.0, 0.3, 0.7, 1.0]

@@ -32,6 +32,8 @@ from tests.core.checks import kolmogorov_score
 from tests.core.exact import slope
 from tests.core.registry import GAUSSIAN_FORMS, gaussian_path
 
+pytestmark = pytest.mark.slow  # compiles a lot
+
 PULLS = np.array([-2.5, 0.0, 0.5, 1.0, 3.0])
 U = np.linspace(0.001, 0.999, 41)
 PUBLISHED = {0.0: 0.4839, 0.5: 0.5139, 1.0: 0.5999, 2.0: 0.8929, 3.0: 1.2591}  # Z(r), computed elsewhere

@@ -18,6 +18,8 @@ from tests.core.exact import Table, grid, number, slope
 from tests.core.registry import MASKED_FORMS, MASKED_SCHEDULES, garbage, mixture_path
 from tests.core.test_paths_exact import table
 
+pytestmark = pytest.mark.slow  # compiles a lot
+
 MODEL = Table(3, 2, seed=3, spread=1.2)
 X = jnp.asarray(grid(3, 2))
 PRIORS = {"uniform": None, "prior": [0.5, 0.2, 0.3]}

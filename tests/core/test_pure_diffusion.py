@@ -17,6 +17,8 @@ from tests.core.checks import chi_square_score, weight_score
 from tests.core.exact import slope
 from tests.core.registry import garbage
 
+pytestmark = pytest.mark.slow  # compiles a lot
+
 LOW, HIGH = -1.0, 2.0
 LENGTH, TILT = HIGH - LOW, 0.6
 PATH = UniformPath(LOW, HIGH, Linear(), (1,))

@@ -16,6 +16,8 @@ from egmjax.generators import action
 from egmjax.paths import stationary_path
 from egmjax.processes import BinnedHead, RateJumpProcess
 
+pytestmark = pytest.mark.slow  # compiles a lot
+
 Z = 0.8
 
 

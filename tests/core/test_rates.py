@@ -23,6 +23,8 @@ from tests.core.exact import Table, grid, number, slope
 from tests.core.registry import bounded_psi, garbage
 from tests.core.test_combine import matrix
 
+pytestmark = pytest.mark.slow  # compiles a lot
+
 MODEL = Table(3, 2, seed=3, spread=1.2)
 X, POWER, STRENGTH = grid(3, 2), 1.3, 2.0
 DISTANCE = np.array([[0.0, 0.3, 1.0], [0.4, 0.0, 0.6], [1.2, 0.5, 0.0]])

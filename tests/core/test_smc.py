@@ -13,6 +13,8 @@ from egmjax.targets import enumerate_states
 from tests.core.checks import z_score
 from tests.core.registry import garbage
 
+pytestmark = pytest.mark.slow  # compiles a lot
+
 
 def gaussian_case():
     """`N(.7, .5^2)` times e^.4 on the line: `(process, psi, exact [Z, Z E x])`."""

@@ -18,6 +18,8 @@ from tests.core.exact import Mixture, Table
 from tests.core.registry import GAUSSIAN_FORMS, GAUSSIAN_SCHEDULES, MASKED_SCHEDULES, gaussian_path
 from tests.core.test_paths_exact import table
 
+pytestmark = pytest.mark.slow  # compiles a lot
+
 TIMES = [(0.0, 0.3), (0.0, 0.8), (0.0, 1.0), (0.35, 0.4), (0.35, 0.8), (0.35, 1.0), (0.6, 0.9)]
 MIXTURE = Mixture([[-1.0], [1.4]], [0.4, 0.7], [0.35, 0.65])
 

@@ -19,6 +19,8 @@ from tests.core.exact import Mixture
 from tests.core.registry import GAUSSIAN_FORMS, GAUSSIAN_SCHEDULES, garbage, gaussian_path
 from tests.core.test_forward_equation import TEST_FUNCTIONS, flow_residual
 
+pytestmark = pytest.mark.slow  # compiles a lot
+
 NUM, K, LOG_Z = 20_000, 4.0, 1.3
 PLANE = Mixture([[-1.2, 0.3], [1.0, -0.5]], [0.7, 0.6], [0.4, 0.6], LOG_Z)
 WIDE = Mixture([[-1.6, 0.3], [1.5, -0.5]], [1.25, 1.2], [0.4, 0.6], LOG_Z)  # 1/w has a variance

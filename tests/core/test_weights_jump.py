@@ -30,6 +30,8 @@ from tests.core.exact import Mixture, slope
 from tests.core.registry import GAUSSIAN_FORMS, garbage, gaussian_path
 from tests.core.test_forward_equation import TEST_FUNCTIONS
 
+pytestmark = pytest.mark.slow  # compiles a lot
+
 K, LOG_Z = 4.0, 0.7
 LINE = Mixture([[-1.0], [1.4]], [0.4, 0.7], [0.35, 0.65], LOG_Z)
 PLANE = Mixture([[-1.2, 0.3], [1.0, -0.5]], [0.7, 0.6], [0.4, 0.6], LOG_Z)

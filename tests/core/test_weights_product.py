@@ -12,6 +12,8 @@ from tests.core.checks import ess_fraction, weight_score
 from tests.core.exact import grid, number
 from tests.core.registry import garbage
 
+pytestmark = pytest.mark.slow  # compiles a lot
+
 NUM, K = 20_000, 4.0
 SCALE = 1.3  # above 1.06, so that 1/w has a variance even where the network predicts the reference
 SYMBOLS = grid(2, 2)

@@ -19,6 +19,8 @@ from egmjax.targets import GaussianMixture
 from egmjax.training import Context
 from tests.core.checks import z_score
 
+pytestmark = pytest.mark.slow  # compiles a lot
+
 NUM = 4000
 LEVELS = np.linspace(0.05, 0.95, 6)
 FEATURES = ("state", "time", "both", "mode")  # c(x), h(t), neither, and a bump of one mode at low noise

@@ -9,6 +9,8 @@ from scipy.special import expit
 
 from egmjax import ebm
 
+pytestmark = pytest.mark.slow  # compiles a lot
+
 
 def gaussians(key, sigmas, dim, counts):
     """`log_q [n, N] = -|x|^2 / 2 (1 + sigma^2)`, unnormalised, and `counts` exact draws of each."""

@@ -16,6 +16,8 @@ from egmjax.targets import GaussianMixture, from_energy
 from egmjax.training import Context, snis_objective
 from tests.core.checks import z_score
 
+pytestmark = pytest.mark.slow  # compiles a lot
+
 
 def mixture(weights, means, variance):
     means = np.asarray(means, float)

@@ -22,6 +22,8 @@ from egmjax.targets import (
 )
 from egmjax.targets._torus_transfer import Torus, log_sum, sample, site_probs
 
+pytestmark = pytest.mark.slow  # compiles a lot
+
 RNG = np.random.default_rng(0)
 RIGHT, DOWN, FIELD = RNG.normal(size=(3, 4, 4))
 TARGETS = [

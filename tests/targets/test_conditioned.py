@@ -21,6 +21,8 @@ from egmjax.targets import (
     from_energy,
 )
 
+pytestmark = pytest.mark.slow  # compiles a lot
+
 ISING = Ising(length=3, beta=0.35, field=0.2)
 SPINS = np.array([2, 0, 2, 1, 1, 2, 2, 2, 0])
 

@@ -14,6 +14,8 @@ from scipy.sparse.csgraph import connected_components
 from egmjax.mcmc import cluster_labels, swendsen_wang
 from egmjax.targets import Ising, enumerated_log_prob
 
+pytestmark = pytest.mark.slow  # compiles a lot
+
 SIGMAS = 4.0
 
 

@@ -15,6 +15,8 @@ from egmjax.targets import JointDW4, JointMoG, Target, enumerate_states, mean_fr
 from egmjax.targets import _joint_dw4 as dw4
 from egmjax.targets._star_rejection import star_accepted
 
+pytestmark = pytest.mark.slow  # compiles a lot
+
 NUM = 20_000
 SIGMAS = 4.0
 TYPE_PAIRS = ((0, 0), (0, 1), (1, 1))

@@ -13,6 +13,8 @@ from egmjax.mcmc import gibbs, mala_within_gibbs, refreshing_moves
 from egmjax.states import Categorical, Real
 from egmjax.targets import GaussianBernoulliRBM, JointDW4, JointMoG, enumerate_states
 
+pytestmark = pytest.mark.slow  # compiles a lot
+
 SIGMAS = 4.0
 POTTS = Categorical(3, 3)
 

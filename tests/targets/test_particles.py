@@ -10,6 +10,8 @@ from egmjax.targets import DW4, LJ13, mean_free_basis
 from egmjax.targets import _particles as particles
 from egmjax.targets._star_rejection import star_accepted
 
+pytestmark = pytest.mark.slow  # compiles a lot
+
 SIGMAS = 4.0
 
 

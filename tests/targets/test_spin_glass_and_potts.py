@@ -14,6 +14,8 @@ import pytest
 from egmjax.mcmc import swendsen_wang
 from egmjax.targets import Ising, Potts, SpinGlass, Target, enumerate_states
 
+pytestmark = pytest.mark.slow  # compiles a lot
+
 SIGMAS = 4.0
 
 

@@ -33,6 +33,8 @@ from egmjax.training import (
 )
 from tests.training.cases import KINDS, assert_identical, make, parts
 
+pytestmark = pytest.mark.slow  # compiles a lot
+
 RNG = np.random.default_rng(0)
 PLANE = GaussianPath(CondOT(), shape=(2,))
 

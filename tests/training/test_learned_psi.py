@@ -33,6 +33,8 @@ from egmjax.training import (
 )
 from tests.core.exact import Mixture, Table, number
 
+pytestmark = pytest.mark.slow  # compiles a lot
+
 MODEL = Table(2, 3, seed=2, spread=1.0)
 PROCESS = MaskedProcess(MaskedPath(sites=3, num_states=2))
 PSI = psi_from_energy(MODEL.energy, PROCESS.path)
