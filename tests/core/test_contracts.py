@@ -15,14 +15,15 @@ def draws(path, count, r=0.8):
     """`count` tuples `(key, x_t, x_s, x_r, t, s)` of one chain `t < s < r`."""
     x1, out = endpoint(path.space), []
     for i, key in enumerate(jax.random.split(jax.random.key(3), count)):
+        fresh = jax.random.fold_in(key, 1)  # or a new value might be an old one, up to rounding
         t, s = jnp.asarray(0.2 + 0.1 * i), jnp.asarray(0.55)
         if not path.is_markov:
             xt = path.sample(key, x1, t)
-            out.append((key, xt, path.bridge(key, xt, x1, t, s), x1, t, s))
+            out.append((fresh, xt, path.bridge(key, xt, x1, t, s), x1, t, s))
             continue
         xr = path.sample(key, x1, r)
         xs = path.sample(key, xr, s, r)
-        out.append((key, path.sample(key, xs, t, s), xs, xr, t, s))
+        out.append((fresh, path.sample(key, xs, t, s), xs, xr, t, s))
     return out
 
 
