@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student
 
-from .suite_tables import unique
+from .suite_tables import sections, unique
 
 Row = dict[str, Any]
 PAIRED = ("frechet", "kernel_distance")
@@ -22,11 +22,7 @@ def tabulate(rows: list[Row]) -> str:
     Differences are taken seed by seed from the flow of the same network; `[a, b]` is Student's 95 % interval of their
     mean. Without a second seed there is none.
     """
-    parts = []
-    for experiment in unique(row["experiment"] for row in rows):
-        chosen = [row for row in rows if row["experiment"] == experiment]
-        parts.append(f"### {experiment}\n\n" + _table(chosen))
-    return "\n".join(parts)
+    return sections(rows, _table)
 
 
 def _table(rows: list[Row]) -> str:

@@ -365,7 +365,7 @@ class MixedDataOptions(RealDataOptions):
 
 @dataclass(kw_only=True)
 class MixedTableOptions(MixedDataOptions):
-    """Visits to doctors and health insurance of some 6,000 people, eight columns of both kinds (statsmodels)."""
+    """Visits to doctors and health insurance, 5,094 rows of eight columns of both kinds (statsmodels)."""
 
     process: Literal["flow", "diffusion", "flow+diffusion", "jump", "flow+jump"] = "jump"
     iterations: int = 60

@@ -15,10 +15,15 @@ COLORS = {"snis": "tab:orange", "bootstrap": "tab:green", "weighted": "tab:blue"
 
 def tabulate(rows: list[Row]) -> str:
     """Markdown: a table for each experiment, averages over seeds; `a +- b`, b the standard error of the average."""
+    return sections(rows, _table)
+
+
+def sections(rows: list[Row], table: Callable[[list[Row]], str]) -> str:
+    """A heading and `table(its rows)` for each experiment."""
     parts = []
     for experiment in unique(row["experiment"] for row in rows):
         chosen = [row for row in rows if row["experiment"] == experiment]
-        parts.append(f"### {experiment}\n\n" + _table(chosen))
+        parts.append(f"### {experiment}\n\n" + table(chosen))
     return "\n".join(parts)
 
 

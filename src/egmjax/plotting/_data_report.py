@@ -61,9 +61,10 @@ def plot_data_report(
             draw_laws(
                 axis,
                 values,
-                np.full(len(values), 1.0 / len(values)),
+                None,
                 columns[1][:, i].astype(float),
                 label=f"coordinate {i}",
+                names=("samples", "held-out data"),
             )
         else:
             draw_note(axis, "marginal", "one coordinate only")

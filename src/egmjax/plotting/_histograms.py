@@ -12,13 +12,22 @@ COLORS = {"raw": "#d95f02", "weighted": "#1b4f9c", "exact": "#b8c4ce", "faint": 
 _MAX_BINS = 48
 
 
-def draw_laws(axis: Any, values: np.ndarray, weight: np.ndarray, exact: Any, *, label: str) -> None:
-    """Densities of `values [n]` raw (line) and with `weight [n]` (line), and of `exact` (filled).
+def draw_laws(
+    axis: Any,
+    values: np.ndarray,
+    weight: np.ndarray | None,
+    exact: Any,
+    *,
+    label: str,
+    names: tuple[str, str] = ("raw", "exact"),
+) -> None:
+    """Densities of `values [n]` raw (line) and, where there is one, with `weight [n]` (line), and of `exact` (filled).
 
-    `exact` is `None`, a sample `[k]` or a law `(values [m], probabilities [m])`. Values beyond the bins are
-    counted in the outermost ones, and their share is in the legend.
+    `exact` is `None`, a sample `[k]` or a law `(values [m], probabilities [m])`; `names` are those of `values` and
+    `exact` in the legend. Values beyond the bins are counted in the outermost ones, and their share is in the legend.
     """
     finite = np.isfinite(values)
+    weight = np.zeros(values.shape) if weight is None else weight
     values, weight = values[finite], weight[finite]
     law = _as_law(exact)
     if values.size == 0:
@@ -26,9 +35,9 @@ def draw_laws(axis: Any, values: np.ndarray, weight: np.ndarray, exact: Any, *, 
         return
     edges = _bin_edges(values, weight, law)
     if law is not None:
-        axis.stairs(_density(*law, edges), edges, fill=True, color=COLORS["exact"], label="exact")
+        axis.stairs(_density(*law, edges), edges, fill=True, color=COLORS["exact"], label=names[1])
     beyond = np.mean((values < edges[0]) | (values > edges[-1]))
-    raw_label = "raw" + (f" ({beyond:.1%} beyond)" if beyond > 0.0005 else "")
+    raw_label = names[0] + (f" ({beyond:.1%} beyond)" if beyond > 0.0005 else "")
     raw = _density(values, np.ones(values.size), edges)
     axis.stairs(raw, edges, color=COLORS["raw"], lw=1.6, label=raw_label)
     if weight.sum() > 0:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from scipy.optimize import brentq
 
 from ..paths import GaussianPath
 
@@ -84,9 +85,5 @@ def scale_spacing(path: GaussianPath, last_scale: float) -> Spacing:
     """
     if not 0 < last_scale < 1:
         raise ValueError(f"last_scale: a number in (0, 1), got {last_scale}")
-    low, high = 0.0, 1.0
-    for _ in range(40):
-        middle = 0.5 * (low + high)
-        wide = np.max(path.angle(middle).cos) > last_scale
-        low, high = (middle, high) if wide else (low, middle)
-    return lambda num_steps: np.linspace(0.0, low, num_steps)
+    last = brentq(lambda t: float(np.max(path.angle(t).cos)) - last_scale, 0.0, 1.0)
+    return lambda num_steps: np.linspace(0.0, last, num_steps)
