@@ -42,6 +42,8 @@ def build_from_data(name: str, options: DataOptions) -> Setup:
         use_time=needs_time(process),
     )
     coupling = transport_coupling(process.path) if options.pairing == "transport" else None
+    if coupling is not None and not process.follows_couplings:
+        raise ValueError("pairing: transport is for flows and masks, the other processes need independent noise")
     trainer = make_trainer(
         data_source(rows_to_learn(data), data.space),
         weighted_objective(process, network.apply, coupling=coupling),

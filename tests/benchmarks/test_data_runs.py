@@ -176,7 +176,7 @@ def test_bits_of_a_model_that_knows_nothing(finished):
 def test_refusals(tmp_path, capsys):
     out = tmp_path / "x"
     line = refused(train.main, words("moons", out, process="diffusion", pairing="transport"), capsys)
-    assert line.startswith("error: coupling: a DiffusionProcess")
+    assert line.startswith("error: pairing: transport is for flows")
     assert refused(train.main, words("moons", out, num_bound=0), capsys).startswith("error: num_bound: ")
     assert refused(train.main, words("moons", out, weight_decay=-1), capsys).startswith(
         "error: weight_decay: "
