@@ -43,7 +43,9 @@ def build_from_data(name: str, options: DataOptions) -> Setup:
     )
     coupling = transport_coupling(process.path) if options.pairing == "transport" else None
     if coupling is not None and not process.follows_couplings:
-        raise ValueError("pairing: transport is for flows and masks, the other processes need independent noise")
+        raise ValueError(
+            "pairing: transport is for flows and masks, the other processes need independent noise"
+        )
     trainer = make_trainer(
         data_source(rows_to_learn(data), data.space),
         weighted_objective(process, network.apply, coupling=coupling),
