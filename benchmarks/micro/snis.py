@@ -2,8 +2,10 @@
 
     python -m benchmarks.micro.snis [--length 10] [--num-states 300] [--num-proposals 1000]
 
-Compares, in turn: `vmap(energy_fn)` on ready-made states in memory; and `snis`, which draws the proposals,
-evaluates the same number of energies and averages the targets. Peak memory is that of a fresh process each.
+Compares, in turn: `vmap(energy_fn)` on ready-made states in memory; `multispin_snis`, which draws the proposals,
+evaluates the same number of energies and averages the targets, 32 states in a word (what `benchmarks.train` uses where
+the target can); and `snis`, which does the same state by state for any target, path and proposal. Peak memory is that
+of a fresh process each, of both.
 """
 
 from __future__ import annotations
@@ -13,12 +15,13 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import tyro
 
-from egmjax.estimators import psi_from_energy, snis
+from egmjax.estimators import multispin_snis, psi_from_energy, snis
 from egmjax.paths import MaskedPath
 from egmjax.processes import MaskedProcess
 from egmjax.proposals import reference_posterior
@@ -43,32 +46,37 @@ class SnisOptions:
     """K for the comparison of memory."""
     map_batch: int = 60
     """States at a time in the streamed variant, lax.map(batch_size=...)."""
-    peak_only: bool = False
-    """Run the estimator once and print the peak memory of this process in MiB."""
+    peak_only: Literal["", "snis", "multispin_snis"] = ""
+    """Run this estimator once and print the peak memory of this process in MiB."""
 
 
 def main() -> None:
     """Prints the tables."""
     options = tyro.cli(SnisOptions, prog="python -m benchmarks.micro.snis")
     if options.peak_only:
-        estimate = _estimator(options, options.num_proposals)
+        estimate = _estimator(options, options.peak_only)
         jax.block_until_ready(jax.jit(estimate)(jax.random.key(1), *_states(options)))
         print(_peak_of_this_process())
         return
 
     target = Ising(length=options.length, beta=options.beta)
-    xt, t = _states(options)
+    arguments = (jax.random.key(1), *_states(options))
     num = options.num_states * options.num_proposals
     ready = jax.random.randint(jax.random.key(2), (num, options.length**2), 0, 2)
-    streamed = _estimator(options, options.num_proposals, options.map_batch)
+    base = "energy_fn on ready-made states"
     times = time_side_by_side(
         {
-            "energy_fn on ready-made states": (lambda x: jax.vmap(target.energy)(x), (ready,)),
-            "snis, vmap": (_estimator(options, options.num_proposals), (jax.random.key(1), xt, t)),
-            f"snis, map of {options.map_batch}": (streamed, (jax.random.key(1), xt, t)),
+            base: (lambda x: jax.vmap(target.energy)(x), (ready,)),
+            **{
+                f"{name}, {'vmap' if batch is None else f'map of {batch}'}": (
+                    _estimator(options, name, batch),
+                    arguments,
+                )
+                for name in ("multispin_snis", "snis")
+                for batch in (None, options.map_batch)
+            },
         }
     )
-    base = times["energy_fn on ready-made states"].median
     print(
         f"{options.num_states} states, K = {options.num_proposals}, {options.length}x{options.length} Ising"
     )
@@ -78,13 +86,14 @@ def main() -> None:
     for name, timing in times.items():
         print(
             f"{name:<32}{1e3 * timing.median:>12.2f}{1e3 * timing.fastest:>10.2f}{1e3 * timing.slowest:>10.2f}"
-            f"{timing.compile:>11.2f}{num / timing.median:>12.3g}{timing.median / base:>8.2f}"
+            f"{timing.compile:>11.2f}{num / timing.median:>12.3g}{timing.median / times[base].median:>8.2f}"
         )
-    few, many = (_peak(options, k) for k in (options.num_proposals, options.many_proposals))
-    print(
-        f"peak memory: K = {options.num_proposals}: {few:.0f} MiB, K = {options.many_proposals}: {many:.0f} MiB, "
-        f"ratio {many / few:.2f}"
-    )
+    for name in ("multispin_snis", "snis"):
+        few, many = (_peak(options, name, k) for k in (options.num_proposals, options.many_proposals))
+        print(
+            f"peak memory of {name}: K = {options.num_proposals}: {few:.0f} MiB, "
+            f"K = {options.many_proposals}: {many:.0f} MiB, ratio {many / few:.2f}"
+        )
 
 
 def _states(options: SnisOptions) -> tuple[jax.Array, jax.Array]:
@@ -95,27 +104,28 @@ def _states(options: SnisOptions) -> tuple[jax.Array, jax.Array]:
     return jax.vmap(path.sample)(jax.random.split(key_mask, options.num_states), x1, t), t
 
 
-def _estimator(options: SnisOptions, num_proposals: int, map_batch: int | None = None):  # type: ignore[no-untyped-def]
+def _estimator(options: SnisOptions, name: str, map_batch: int | None = None):  # type: ignore[no-untyped-def]
     target = Ising(length=options.length, beta=options.beta)
     path = MaskedPath(sites=options.length**2)
-    process = MaskedProcess(path)
+    num = options.num_proposals
 
     def one(arguments: tuple) -> jax.Array:
-        key, x, t = arguments
+        if name == "multispin_snis":
+            return multispin_snis(
+                *arguments, path=path, energy_fn=target.multispin_energy, num_proposals=num
+            ).target
         return snis(
-            key,
-            x,
-            t,
-            process=process,
+            *arguments,
+            process=MaskedProcess(path),
             proposal=reference_posterior(path),
             psi_fn=psi_from_energy(target.energy, path),
-            num_proposals=num_proposals,
+            num_proposals=num,
         ).target
 
     def estimate(key: jax.Array, xt: jax.Array, t: jax.Array) -> jax.Array:
         arguments = (jax.random.split(key, xt.shape[0]), xt, t)
         return (
-            jax.vmap(one)(arguments)
+            jax.vmap(lambda *each: one(each))(*arguments)
             if map_batch is None
             else jax.lax.map(one, arguments, batch_size=map_batch)
         )
@@ -131,9 +141,9 @@ def _peak_of_this_process() -> float:
     return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) / 1024  # type: ignore[index]
 
 
-def _peak(options: SnisOptions, num_proposals: int) -> float:
+def _peak(options: SnisOptions, name: str, num_proposals: int) -> float:
     command = [
-        *(sys.executable, "-m", "benchmarks.micro.snis", "--peak-only"),
+        *(sys.executable, "-m", "benchmarks.micro.snis", "--peak-only", name),
         *("--length", str(options.length), "--num-states", str(options.num_states)),
         *("--num-proposals", str(num_proposals)),
     ]

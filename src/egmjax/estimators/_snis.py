@@ -88,7 +88,6 @@ def snis(
     if site_logits_fn is not None and not is_one(r):
         raise ValueError("site_logits_fn: one-site conditionals are known at r=1 only")
     size = min(chunk_size, num_proposals)
-    num_chunks = math.ceil(num_proposals / size)
 
     def draw(key_c: jax.Array) -> tuple[Any, jax.Array, jax.Array]:
         xr, log_ratio = proposal.propose(key_c, xt, t, r, size)
@@ -103,6 +102,22 @@ def snis(
             laws = jax.vmap(lambda x: process.conditional_target(xt, x, t, site_logits_fn(x)))(xr)
             return jax.tree.map(lambda f: jnp.tensordot(weights, f, axes=1), laws)
 
+    return stream(key, draw, average, num_proposals, size)
+
+
+def stream(
+    key: jax.Array,
+    draw: Callable[[jax.Array], tuple[Any, jax.Array, jax.Array]],
+    average: Callable[[Any, jax.Array], Any],
+    num_proposals: int,
+    size: int,
+) -> SNISEstimate:
+    """The estimate from chunks of `size` proposals, whatever form they have.
+
+    `draw(key) -> (xr, log_w, wrong)`: log-weights in an array of `size` entries, and which of them count as non-finite;
+    `average(xr, weights)`: the weighted sum of their targets. The last chunk may be padded.
+    """
+    num_chunks = math.ceil(num_proposals / size)
     shapes = jax.eval_shape(draw, key)
     sum_shapes = jax.eval_shape(average, *shapes[:2])
     zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), sum_shapes)
@@ -111,7 +126,7 @@ def snis(
     def chunk(carry: tuple, index: jax.Array) -> tuple:
         peak, total, squares, largest, sums, bad = carry
         xr, log_w, wrong = draw(jax.random.fold_in(key, index))
-        real = index * size + jnp.arange(size) < num_proposals  # the last chunk may be padded
+        real = (index * size + jnp.arange(size) < num_proposals).reshape(log_w.shape)
         finite = jnp.isfinite(log_w)
         bad = bad + jnp.sum(real & wrong, dtype=jnp.int32)
         log_w = jnp.where(real & finite, log_w, -jnp.inf)

@@ -90,6 +90,14 @@ class Target:
         )
 
     @property
+    def multispin_energy(self) -> Callable[[jax.Array], jax.Array] | None:
+        """`energy` of 32 two-valued states at once, `words uint32 [sites, n] -> [32, n]`; `None` where there is none.
+
+        See `egmjax.multispin`.
+        """
+        return None
+
+    @property
     def symmetric_under_flip(self) -> bool:
         """Whether `energy` is unchanged when every two-valued site is flipped."""
         return False

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._pytree import frozen_pytree, static
+from ..multispin import count
 from ..states import Categorical
 from . import _torus_transfer as transfer
 from ._ising import magnetization
@@ -78,6 +79,32 @@ class SpinGlass(TorusTarget):
             + jnp.asarray(self.field, float)
         )
         return -self.beta * jnp.sum(spins * local)
+
+    @property
+    def multispin_energy(self) -> Callable[[jax.Array], jax.Array] | None:
+        """`energy` of words `[L * L, n]`, `[32, n]`, where couplings are one number up to signs, without fields.
+
+        `None` otherwise, and where they are traced: bits can be counted and not weighed.
+        """
+        given = (self.coupling_right, self.coupling_down, self.field)
+        if any(isinstance(value, jax.core.Tracer) for value in given):
+            return None
+        length = self.length
+        right, down = (np.broadcast_to(np.asarray(value), (length, length)) for value in given[:2])
+        strength = np.abs(right[0, 0])
+        if np.any(np.asarray(self.field)) or np.any(np.abs(np.stack([right, down])) != strength):
+            return None
+
+        def energy(words: jax.Array) -> jax.Array:
+            grid = words.reshape(length, length, -1)
+            broken = [
+                grid ^ jnp.roll(grid, -1, axis) ^ np.where(signs < 0, ~np.uint32(0), np.uint32(0))[..., None]
+                for axis, signs in ((1, right), (0, down))
+            ]
+            bond_sum = (2 * length**2 - 2 * count(jnp.concatenate(broken))).astype(float)
+            return -self.beta * strength * bond_sum
+
+        return energy
 
     def site_energies(self, x: jax.Array) -> jax.Array:
         """`-s beta (sum_j J_ij s_j + h_i)` for `s = -1, 1`, the sum over the four neighbours, `[L * L, 2]`.

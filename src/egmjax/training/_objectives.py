@@ -4,6 +4,7 @@
                rows of data have equal weights: conditional generator matching (CGM)
     snis       x_t ~ p_{t|1}(. | x_1), target the self-normalised estimate of K proposals      (EGM, Woo et al.)
                with a learned psi also at r < 1: bootstrapping
+    multispin  the same for masked sites of two symbols, with 32 proposals in each word
     psi        regression of the noised log-density psi(x_t, t) on importance-sampled estimates of it
     from_psi   target computed from a learned psi, without sampling
     sum        several of these at once
@@ -21,10 +22,10 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..estimators import DEFAULT_CHUNK, PsiFn, SNISEstimate, snis
+from ..estimators import DEFAULT_CHUNK, MULTISPIN_CHUNK, PsiFn, SNISEstimate, multispin_snis, snis
 from ..losses import linex, squared_error
 from ..paths import Path
-from ..processes import Process
+from ..processes import MaskedProcess, Process
 from ..proposals import Proposal
 from ._couplings import Coupling
 
@@ -151,6 +152,45 @@ def snis_objective(
             learned = jax.vmap(lambda x, ti: psi_apply_fn(context.params, x, ti))(xt, t)
             ratio = jnp.minimum(result.log_normalizer - learned, MAX_LOG_RATIO)
             weight = weight * jnp.exp(ratio)
+        return Examples(xt, t, result.target, weight), _weight_info(result, num_proposals)
+
+    loss = _divergence(process, apply_fn, weight_fn)
+    return Objective(examples, loss, weighted=False, num_energies=num_proposals)
+
+
+def multispin_objective(
+    process: MaskedProcess,
+    apply_fn: ApplyFn,
+    energy_fn: Callable[[jax.Array], jax.Array],
+    *,
+    num_proposals: int,
+    chunk_size: int = MULTISPIN_CHUNK,
+    weight_fn: Callable[[jax.Array], jax.Array] = jnp.ones_like,
+) -> Objective:
+    """`snis_objective` of two-valued sites with uniform completions as proposals, several times faster.
+
+    The same law of the examples. `energy_fn(words [sites, n]) -> [32, n]`, e.g. `Target.multispin_energy`; see
+    `estimators.multispin_snis`, which also names the errors.
+    """
+    path = process.path
+
+    def examples(key: jax.Array, context: Context, x1: jax.Array, t: jax.Array) -> tuple[Examples, dict]:
+        key_path, key_snis = jax.random.split(key)
+        xt = jax.vmap(path.sample)(jax.random.split(key_path, t.shape[0]), x1, t)
+
+        def estimate(key_i: jax.Array, x: jax.Array, ti: jax.Array) -> SNISEstimate:
+            return multispin_snis(
+                key_i,
+                x,
+                ti,
+                path=path,
+                energy_fn=lambda words: context.temper * energy_fn(words),
+                num_proposals=num_proposals,
+                chunk_size=chunk_size,
+            )
+
+        result = jax.vmap(estimate)(jax.random.split(key_snis, t.shape[0]), xt, t)
+        weight = (result.info.ess > 0).astype(t.dtype)
         return Examples(xt, t, result.target, weight), _weight_info(result, num_proposals)
 
     loss = _divergence(process, apply_fn, weight_fn)
