@@ -3,10 +3,11 @@
     python -m benchmarks.micro.composition [--num-particles 32768] [--num-seeds 5]
 
 Product: two Gaussian mixtures in the plane, followed along the product of their noised marginals, with the steps of the
-path itself ("full") and of the narrower path that the product needs ("matched", `ebm.product_path`). Damage: two modes
-in 16 dimensions, of which the first is too heavy by `offset` nats at every level but the last, where the energy is
-exact. "raw" ignores the weights, AIS has them and never resamples, SMC resamples below `threshold`. Masses of modes are
-mean responsibilities; the error of log Z is its mean absolute value. All is the mean of the seeds.
+path itself ("full") and of the narrower path that the product needs ("matched", `ebm.product_path`), and from the
+scores alone ("scores", `ebm.FeynmanKacProduct`). Damage: two modes in 16 dimensions, of which the first is too heavy
+by `offset` nats at every level but the last, where the energy is exact. "raw" ignores the weights, AIS has them and
+never resamples, SMC resamples below an ESS of a half (damage: .3). Masses of modes are mean responsibilities; the
+error of log Z is its mean absolute value. All is the mean of the seeds.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -24,10 +25,10 @@ import tyro
 from scipy.special import logsumexp
 
 from egmjax import ebm, metrics
-from egmjax.estimators import PsiFn
 from egmjax.paths import GaussianPath, VarianceExploding
+from egmjax.paths._base import Scalar
 from egmjax.processes import DiffusionProcess
-from egmjax.simulators import smc_sampler
+from egmjax.simulators import Particles, smc_sampler
 from egmjax.targets import GaussianMixture
 
 
@@ -42,13 +43,16 @@ class CompositionOptions:
     num_seeds: int = 5
     """Runs for each line."""
     num_levels: tuple[int, ...] = (64, 256)
-    """Noise levels of the products; the damaged energy has the last of them."""
+    """Noise levels."""
     dim: int = 16
     """Dimension of the damaged energy."""
 
 
+Steps = Literal["full", "matched", "scores"]
+
+
 class Row(NamedTuple):
-    """Means over seeds: total variation of mode masses (raw, AIS, SMC), and ESS and error of log Z of the latter two."""
+    """Means over seeds: total variation of mode masses, and ESS and error of log Z where there are weights."""
 
     raw: float
     ais: float
@@ -68,31 +72,51 @@ def main() -> None:
     print(f"product of two mixtures, {options.num_particles} particles; total variation of mode masses")
     print(f"{'levels':>7}  {'steps':<9}{HEADER}")
     for num_levels in options.num_levels:
-        for steps in ("full", "matched"):
-            row = product_errors(steps == "matched", num_levels, options.num_particles, options.num_seeds)
+        for steps in get_args(Steps):
+            row = product_errors(steps, num_levels, options.num_particles, options.num_seeds)
             print(f"{num_levels:>7}  {steps:<9}{_format(row)}", flush=True)
     print(f"\ndamaged energy, d = {options.dim}, {options.num_damaged} particles")
-    print(f"{'offset':>7}  {'':<9}{HEADER}")
-    for offset in (0.0, 1.0, 3.0, 8.0):
-        row = damage_errors(
-            offset, options.dim, options.num_levels[-1], options.num_damaged, options.num_seeds
-        )
-        print(f"{offset:>7}  {'':<9}{_format(row)}", flush=True)
+    print(f"{'levels':>7}  {'offset':<9}{HEADER}")
+    for num_levels in options.num_levels:
+        for offset in (0.0, 1.0, 3.0, 8.0):
+            row = damage_errors(offset, options.dim, num_levels, options.num_damaged, options.num_seeds)
+            print(f"{num_levels:>7}  {offset:<9}{_format(row)}", flush=True)
 
 
 # ---------------------------------------------------------------------------------------------- products
 
 
-def product_errors(is_matched: bool, num_levels: int, num_particles: int, num_seeds: int) -> Row:
+def product_errors(steps: Steps, num_levels: int, num_particles: int, num_seeds: int) -> Row:
     """One line of the first table."""
-    first = mixture([0.3, 0.3, 0.4], [[-2.0, 0.0], [1.0, 1.5], [1.0, -1.5]], 0.15)
-    second = mixture([0.7, 0.3], [[-1.7, 0.2], [1.6, -1.0]], 0.25)
+    pair = (
+        mixture([0.3, 0.3, 0.4], [[-2.0, 0.0], [1.0, 1.5], [1.0, -1.5]], 0.15),
+        mixture([0.7, 0.3], [[-1.7, 0.2], [1.6, -1.0]], 0.25),
+    )
     path = GaussianPath(VarianceExploding(0.02, 10.0), scale=1.0, shape=(2,))
-    onto = ebm.product_path(path, (1.0, 1.0)) if is_matched else path
-    densities = [ebm.log_density(path, ebm.mixture_psi(m, path)) for m in (first, second)]
-    psi = ebm.relative_to(onto, ebm.product_density(densities, (1.0, 1.0)))
-    levels = ebm.log_snr_levels(path, num_levels - 1, 0.02, 9.0)
-    return _errors(onto, psi, psi, levels, product_mixture(first, second), 0.5, num_particles, num_seeds)
+    times = _times(ebm.log_snr_levels(path, num_levels - 1, 0.02, 9.0))
+    densities = [ebm.log_density(path, ebm.mixture_psi(m, path)) for m in pair]
+    target = product_mixture(*pair)
+
+    def sampler(threshold: float) -> Callable[[jax.Array], Particles]:
+        if steps == "scores":
+            product = ebm.FeynmanKacProduct(path, (1.0, 1.0))
+            smc = smc_sampler(product, times, num_particles=num_particles, threshold=threshold)
+
+            def scores(x: Any, t: Scalar) -> jax.Array:
+                return jnp.stack([jax.grad(fn)(x, t) for fn in densities])
+
+            def corrected(key: jax.Array) -> Particles:
+                found = smc.sample(key, scores, lambda x, t: jnp.zeros(()))
+                return found._replace(log_weight=found.log_weight + product.log_z_start)
+
+            return corrected
+        onto = ebm.product_path(path, (1.0, 1.0)) if steps == "matched" else path
+        psi = ebm.relative_to(onto, ebm.product_density(densities, (1.0, 1.0)))
+        process = DiffusionProcess(onto)
+        smc = smc_sampler(process, times, num_particles=num_particles, threshold=threshold)
+        return lambda key: smc.sample(key, ebm.predict_from_psi(process, psi), psi)
+
+    return _errors(sampler, target, 0.5, num_seeds)
 
 
 def mixture(weights: list[float], means: list[list[float]], variance: float) -> GaussianMixture:
@@ -125,7 +149,7 @@ def damage_errors(offset: float, dim: int, num_levels: int, num_particles: int, 
     path = GaussianPath(VarianceExploding(0.02, 1.001 * largest), scale=1.0, shape=(dim,))
     exact = ebm.mixture_psi(target, path)
 
-    def damaged(x: jax.Array, t: jax.Array) -> jax.Array:
+    def damaged(x: Any, t: Scalar) -> jax.Array:
         _, sigma = path.coefficients(t)
         rise = jax.nn.sigmoid(8.0 * (0.5 * math.log(dim) - jnp.log(sigma) - 0.5))
         tilted = jnp.asarray(target.log_weights) + jnp.stack([offset * rise, jnp.zeros(())])
@@ -133,26 +157,29 @@ def damage_errors(offset: float, dim: int, num_levels: int, num_particles: int, 
         tilted += jax.nn.logsumexp(jnp.asarray(target.log_weights)) - jax.nn.logsumexp(tilted)
         return ebm.mixture_psi(dataclasses.replace(target, log_weights=tilted), path)(x, t)
 
-    psi = ebm.with_energy(path, damaged, target.energy)
-    levels = ebm.log_snr_levels(path, num_levels - 1, 0.02, largest)
-    return _errors(
-        path, psi, exact if offset == 0 else damaged, levels, target, 0.3, num_particles, num_seeds
-    )
+    score_psi = exact if offset == 0 else damaged
+    psi = ebm.with_energy(path, score_psi, target.energy)
+    times = _times(ebm.log_snr_levels(path, num_levels - 1, 0.02, largest))
+    process = DiffusionProcess(path)
+
+    def sampler(threshold: float) -> Callable[[jax.Array], Particles]:
+        smc = smc_sampler(process, times, num_particles=num_particles, threshold=threshold)
+        return lambda key: smc.sample(key, ebm.predict_from_psi(process, score_psi), psi)
+
+    return _errors(sampler, target, 0.3, num_seeds)
+
+
+def _times(levels: np.ndarray) -> np.ndarray:
+    return np.concatenate([[0.0], levels, [1.0]])
 
 
 def _errors(
-    path: GaussianPath,
-    psi: PsiFn,
-    score_psi: PsiFn,
-    levels: np.ndarray,
+    sampler: Callable[[float], Callable[[jax.Array], Particles]],
     target: GaussianMixture,
     threshold: float,
-    num_particles: int,
     num_seeds: int,
 ) -> Row:
-    """Runs AIS and SMC on one path; `score_psi` makes the steps, `psi` the weights."""
-    process = DiffusionProcess(path)
-    times = np.concatenate([[0.0], levels, [1.0]])
+    """AIS and SMC of `sampler(threshold)(key)` against the mixture that they should sample."""
     component_log_mass = np.asarray(target.log_weights) + 0.5 * np.shape(target.means)[1] * np.log(
         2 * np.pi * np.square(target.scales)
     )
@@ -169,20 +196,15 @@ def _errors(
         weights = np.asarray(metrics.normalized_weights(log_weight), np.float64)
         return 0.5 * float(np.abs(weights @ np.asarray(responsibilities(x)) - true).sum())
 
-    runs: dict[str, Callable] = {}
-    for name, level in (("ais", 0.0), ("smc", threshold)):
-        sampler = smc_sampler(process, times, num_particles=num_particles, threshold=level)
-        runs[name] = jax.jit(
-            lambda key, s=sampler: s.sample(key, ebm.predict_from_psi(process, score_psi), psi)
-        )
+    runs = {"ais": jax.jit(sampler(0.0)), "smc": jax.jit(sampler(threshold))}
     rows = []
     for seed in range(num_seeds):
         row: list[float] = []
         for name, run in runs.items():
-            found = run(jax.random.fold_in(jax.random.key(seed), len(name)))
+            found = run(jax.random.key(seed))
             summary = metrics.summarize_weights(found.log_weight)
             if name == "ais":
-                row.append(masses_error(found.x, jnp.zeros(num_particles)))
+                row.append(masses_error(found.x, jnp.zeros_like(found.log_weight)))
             row += [
                 masses_error(found.x, found.log_weight),
                 float(summary.ess_fraction),

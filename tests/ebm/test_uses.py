@@ -8,7 +8,7 @@ from scipy.special import logsumexp
 
 from egmjax import ebm, metrics
 from egmjax.estimators import psi_from_energy
-from egmjax.paths import GaussianPath, VarianceExploding
+from egmjax.paths import CondOT, GaussianPath, VarianceExploding
 from egmjax.processes import DiffusionProcess
 from egmjax.proposals import reference_posterior
 from egmjax.simulators import smc_sampler
@@ -151,3 +151,49 @@ def test_a_learned_energy_is_a_target():
     target = from_energy(lambda x: -log_q(x, 0.95), path.space)
     x = jnp.array([0.1, 0.4])
     np.testing.assert_allclose(target.energy(x), ebm.noised_mixture(B, path, 0.95).energy(x), rtol=1e-4)
+
+
+def test_scores_alone_with_the_weights_of_feynman_and_kac():
+    """Mode masses and log Z of the product from its factors' scores; without weights both are wrong."""
+    path, _, fns, _, times = setup(128)
+    product = ebm.FeynmanKacProduct(path, (1.0, 1.0))
+    smc = smc_sampler(product, times, num_particles=4096)
+    scores = lambda x, t: jnp.stack([jax.grad(fn)(x, t) for fn in fns])  # noqa: E731
+    found = jax.jit(lambda k: smc.sample(k, scores, lambda x, t: jnp.zeros(())))(jax.random.key(0))
+    means, log_mass = product_modes()
+    log_z = logsumexp(log_mass)
+    nearest = np.argmin(np.sum((np.asarray(found.x)[:, None] - means) ** 2, axis=-1), axis=1)
+    mass = np.bincount(nearest, np.asarray(metrics.normalized_weights(found.log_weight)), minlength=6)
+    assert 0.5 * np.abs(mass - np.exp(log_mass - log_z)).sum() < 0.05
+    estimate = float(metrics.summarize_weights(found.log_weight).log_z + product.log_z_start)
+    assert abs(estimate - log_z) < 0.1
+    assert abs(estimate - float(product.log_z_start) - log_z) > 0.5  # the constant of the start is needed
+
+
+@pytest.mark.parametrize("noise", [4.0, 9.0])
+def test_a_power_of_a_gaussian_by_its_score(noise):
+    """`q^2` of a Gaussian has half its variance; little noise would leave it to the weights."""
+    path = GaussianPath(VarianceExploding(0.02, 10.0), scale=1.0, shape=(1,))
+    product = ebm.FeynmanKacProduct(path, (2.0,), noise=noise)
+    times = np.concatenate([[0.0], ebm.log_snr_levels(path, 255, 0.02, 9.0), [1.0]])
+    smc = smc_sampler(product, times, num_particles=8192)
+    score = jax.grad(path.log_reference)
+    found = jax.jit(lambda k: smc.sample(k, lambda x, t: score(x, t)[None], lambda x, t: jnp.zeros(())))(
+        jax.random.key(1)
+    )
+    summary = metrics.summarize_weights(found.log_weight)
+    exact = -0.5 * np.log(4 * np.pi)  # integral of N(0, 1)^2
+    np.testing.assert_allclose(float(summary.log_z + product.log_z_start), exact, atol=0.05)
+    weights = np.asarray(metrics.normalized_weights(found.log_weight))
+    np.testing.assert_allclose(weights @ np.asarray(found.x[:, 0]) ** 2, 0.5, atol=0.04)
+
+
+def test_bad_products_of_scores():
+    path = GaussianPath(VarianceExploding(0.02, 10.0), scale=1.0, shape=(1,))
+    for make in (
+        lambda: ebm.FeynmanKacProduct(GaussianPath(CondOT(), shape=(1,)), (1.0, 1.0)),
+        lambda: ebm.FeynmanKacProduct(path, (1.0, -1.0)),
+        lambda: ebm.FeynmanKacProduct(path, (1.0, 1.0), noise=-0.1),
+    ):
+        with pytest.raises(ValueError, match=r"^[a-z_]+: "):
+            make()

@@ -22,12 +22,14 @@ from ._energies import (
     relative_to,
     with_energy,
 )
+from ._feynman_kac import FeynmanKacProduct
 from ._levels import PickFn, local_pairs, log_snr_levels, mixed_pick, random_levels, uniform_levels
 from ._matching import log_snr_weight, score_matching_objective, time_score, time_score_objective
 from ._mixtures import mixture_psi, noised_mixture
 from ._normalizers import NormalizerFit, fit_normalizers
 
 __all__ = [
+    "FeynmanKacProduct",
     "LevelExample",
     "LogDensityFn",
     "NormalizerFit",

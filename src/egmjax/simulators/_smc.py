@@ -13,7 +13,7 @@ lose a mode while the ESS looks fine.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ import numpy as np
 
 from ..metrics import resample
 from ..paths._base import Scalar
-from ..processes import PredictFn, Process
+from ..processes import PredictFn
 
 TwistFn = Callable[[Any, Scalar], jax.Array]  # (x, t) -> psi(x, t)
 MoveFn = Callable[[jax.Array, Any, Callable[[Any], jax.Array]], Any]  # (key, x, log_density_fn) -> x
@@ -42,6 +42,17 @@ class Particles(NamedTuple):
     num_resampled: jax.Array
 
 
+class Stepper(Protocol):
+    """What of a process is used: its path, and steps with increments. A `Process` is one."""
+
+    @property
+    def path(self) -> Any: ...
+
+    def step(
+        self, key: jax.Array, xt: Any, predict_fn: PredictFn, t: Scalar, s: Scalar
+    ) -> tuple[Any, jax.Array]: ...
+
+
 class SMC(NamedTuple):
     """`sample(key, predict_fn, psi_fn) -> Particles`, pure; `num_steps` steps of `num_particles`
     particles."""
@@ -52,7 +63,7 @@ class SMC(NamedTuple):
 
 
 def smc_sampler(
-    process: Process,
+    process: Stepper,
     times: Any,
     *,
     num_particles: int,
