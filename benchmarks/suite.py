@@ -282,7 +282,7 @@ EGM: dict[str, Experiment] = {
     "ising-5": ising(5, iterations=120),
     "ising-10": ising(10, iterations=120, num_rollouts=128, batch_size=256, width=16, num_samples=3_000),
     "gb-rbm": mixed("gb-rbm", scale=5.0, step_size=0.8, iterations=40),
-    "joint-dw4": mixed("joint-dw4", scale=1.6, step_size=0.01, iterations=120),
+    "joint-dw4": mixed("joint-dw4", scale=0.8, step_size=0.01, iterations=120),
     "joint-mog": mixed("joint-mog", scale=1.1, step_size=0.05, iterations=120),
 }
 
