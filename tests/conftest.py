@@ -15,6 +15,9 @@ if os.environ.get("EGMJAX_TEST_OPTIMIZED", "0") != "1":
         flags.append("--xla_cpu_use_fusion_emitters=false")
     os.environ["XLA_FLAGS"] = " ".join(flags).strip()
 
+# pytest-xdist runs a process on each core; threads of theirs that wait for each other only burn time
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import jax
 import pytest
 
