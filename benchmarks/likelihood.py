@@ -2,11 +2,11 @@
 
     python -m benchmarks.likelihood --dim 2 --method balanced-mle --out runs/mle
 
-Four modes of weights .1, .2, .3, .4. The energy tilts the Gaussian of the data's moments; its negatives are chains moved
-by a flow that is fitted to them (`balanced-mle`), by Langevin moves alone (`pcd-mala`, `pcd-ula`), or a few of these from
-data (`cd`); `flow` is a flow alone, fitted to data. Masses of modes are those of the model, by quadrature in the plane and
-by importance sampling from a mixture that covers it beyond, never a histogram of chains, which stands beside them.
-Writes `report.json` and `metrics.jsonl`.
+Four modes of weights .1, .2, .3, .4. The energy tilts the Gaussian of the data's moments; its negatives are chains
+moved by a flow that is fitted to them (`balanced-mle`), by Langevin moves alone (`pcd-mala`, `pcd-ula`), or by a few of
+these from data (`cd`); `flow` is a flow alone, fitted to data. Masses of modes are those of the model, by quadrature in
+the plane and by importance sampling from a mixture that covers it beyond, never a histogram of chains, which is printed
+beside them. Writes `report.json` and `metrics.jsonl`.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class LikelihoodOptions:
     """Where negatives come from; `flow` is no energy at all."""
     num_data: int = 60_000
     """Samples to learn from."""
-    num_updates: int = 4_000
+    num_updates: int = 2_000
     """Gradient steps."""
     batch_size: int = 256
     """Data in a gradient step."""
@@ -157,7 +157,7 @@ def build(options: LikelihoodOptions) -> Setup:
     updates = min(50, options.num_updates)
     schedule = optax.cosine_decay_schedule(options.learning_rate, options.num_updates, 0.01)
     each = optax.chain(optax.clip_by_global_norm(options.clip_norm), optax.adam(schedule))
-    settings = {"updates_per_iteration": updates, "ema_decay": options.ema_decay}
+    settings: dict[str, Any] = {"updates_per_iteration": updates, "ema_decay": options.ema_decay}
 
     if options.method == FLOW:
         trainer = make_trainer(
@@ -212,7 +212,7 @@ def build(options: LikelihoodOptions) -> Setup:
         data_share=options.data_share,
         energy_penalty=options.energy_penalty,
         batch_size=options.batch_size,
-        **settings,  # type: ignore[arg-type]
+        **settings,
     )
 
     def init(seed: int) -> Any:
@@ -234,7 +234,15 @@ def run(options: LikelihoodOptions, setup: Setup) -> dict[str, Any]:
     def show(row: dict[str, float]) -> None:
         guard(row)
         if row["iteration"] % max(1, num_iterations // 10) == 0:
-            names = ("loss", "loss_flow", "acceptance_global", "acceptance_local", "ess", "log_z", "log_z_upper")
+            names = (
+                "loss",
+                "loss_flow",
+                "acceptance_global",
+                "acceptance_local",
+                "ess",
+                "log_z",
+                "log_z_upper",
+            )
             shown = "  ".join(f"{name} {row[name]:.3g}" for name in names if name in row)
             print(f"update {row['iteration'] * updates:.0f}  {shown}", flush=True)
 
@@ -315,10 +323,14 @@ def evaluate(options: LikelihoodOptions, setup: Setup, params: Any, chains: Any 
 
 def exact_density(mixture: GaussianMixture) -> Density:
     """The mixture as a proposal; its log Z must be zero."""
-    return Density(
-        lambda key, xt=None, t=None, r=1.0: mixture.sample(key, 1)[0],
-        lambda xr, xt=None, t=None, r=1.0: -mixture.energy(xr),
-    )
+
+    def sample(key: jax.Array, xt: Any = None, t: Any = 0.0, r: Any = 1.0) -> jax.Array:
+        return mixture.sample(key, 1)[0]
+
+    def log_prob(xr: jax.Array, xt: Any = None, t: Any = 0.0, r: Any = 1.0) -> jax.Array:
+        return -mixture.energy(xr)
+
+    return Density(sample, log_prob)
 
 
 def widened(mixture: GaussianMixture, factor: float) -> GaussianMixture:

@@ -1,6 +1,7 @@
 """Normalizing flows that start at a Gaussian fitted to data: RealNVP and rational-quadratic splines.
 
-    x = mean + scale * T_L(... T_1(z)),  z ~ N(0, I),      log rho(x) = log N(z; 0, I) - sum_l log |det T_l'| - sum log scale
+    x = mean + scale * T_L(... T_1(z)),  z ~ N(0, I)
+    log rho(x) = log N(z; 0, I) - sum_l log |det T_l'| - sum log scale
 
 Layer `l` keeps the coordinates whose index has bit `l // 2` (modulo the number of bits), layer `l + 1` the others,
 so any two coordinates meet after `2 ceil(log2 d)` layers. The kept ones condition how each of the others is mapped
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..networks import head_for
+from ..paths._base import Scalar
 from ..proposals import Density
 
 BijectorFn = Callable[[jax.Array], Any]  # raw numbers [d, k] -> a distrax bijector of each coordinate
@@ -116,10 +118,14 @@ def flow_density(flow: NormalizingFlow, params: Any) -> Density:
 
     So `proposals.defensive_mixture` mixes flows.
     """
-    return Density(
-        lambda key, xt=None, t=None, r=1.0: flow.sample(params, key),
-        lambda xr, xt=None, t=None, r=1.0: flow.log_prob(params, xr),
-    )
+
+    def sample(key: jax.Array, xt: Any = None, t: Scalar = 0.0, r: Scalar = 1.0) -> jax.Array:
+        return flow.sample(params, key)
+
+    def log_prob(xr: jax.Array, xt: Any = None, t: Scalar = 0.0, r: Scalar = 1.0) -> jax.Array:
+        return flow.log_prob(params, xr)
+
+    return Density(sample, log_prob)
 
 
 class _Conditioner(nn.Module):

@@ -1,16 +1,16 @@
 """Maximum likelihood of energies, balanced by a flow that is fitted to the negative samples.
 
     p(x) = exp(-E(x)) base(x) / Z
-    grad NLL     = E_data[grad E] - E_model[grad E]                                  energy
-    loss of flow = -(1 - a) mean_i log flow(X_i) - a mean_b log flow(x_b)            forward KL on chains, share a of data
+    grad NLL     = E_data[grad E] - E_model[grad E]                              of the energy
+    loss of flow = -(1 - a) mean_i log flow(X_i) - a mean_b log flow(x_b)        X_i chains, x_b data
 
-(Grenioux, Moulines and Gabrie, 2023.) Flow and energy start at the same Gaussian, where all global moves are accepted, and
-change together: the flow makes the chains mix between modes, so that negatives carry the model's masses.
+(Grenioux, Moulines and Gabrie, 2023.) Flow and energy start at the same Gaussian, where all global moves are accepted,
+and change together: the flow makes the chains mix between modes, so that negatives carry the model's masses.
 
-An update moves the chains under the present parameters, then makes one gradient step for both. `training.make_trainer` renews its
-source with averaged parameters once for many updates, which persistent chains must not be; hence a step of its own,
-with the same state, so that loop, metrics and checkpoints (`training.fit`) are shared. A flow alone is `flow_objective`
-in `training.make_trainer`.
+An update moves the chains under the present parameters, then makes one gradient step for both. `training.make_trainer`
+renews its source with averaged parameters once for many updates, which will not do for persistent chains; hence a step
+of its own, with the same state, so that loop, metrics and checkpoints (`training.fit`) are shared. A flow alone is
+`flow_objective` in `training.make_trainer`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ..training import Checkpoints, Context, Objective, Source, Trainer, TrainSt
 from ._chains import DensityApplyFn, Negatives
 from ._flows import NormalizingFlow
 
-TERMS = ("energy", "penalty", "flow", "gradient")
+TERMS = ("energy", "penalty", "flow")
 
 
 class TiltedEnergy(NamedTuple):
@@ -41,8 +41,8 @@ class TiltedEnergy(NamedTuple):
 def tilted_energy(
     energy_fn: DensityApplyFn, base: NormalizingFlow, base_params: Any = (), *, units: Any = None
 ) -> TiltedEnergy:
-    """`log p(x) = -E(params, x) + log base(x) - log Z`: integrable whatever a network of linear growth says, and the base
-    itself where `E = 0`.
+    """`log p(x) = -E(params, x) + log base(x) - log Z`: integrable whatever a network of linear growth says, and the
+    base itself where `E = 0`.
 
     `base` is a Gaussian or a trained flow, held fixed. `units = (mean, scale)`, each `[d]`: what `energy_fn` sees is
     `(x - mean) / scale`, of order one.
@@ -91,9 +91,10 @@ def likelihood_trainer(
     Raises:
         ValueError: A number out of its range.
 
-    Metrics are means over the updates of a call: `loss_energy` (no measure of fit, it is near zero), `loss_penalty`, `loss_flow`, `loss`,
-    `grad_norm`, those of the chains, and `failed_update`, the first one with a loss or gradient that is not finite, or
-    -1. Such an update is not made: parameters stay the last good ones. `stop_on_divergence` makes it an error.
+    Metrics are means over the updates of a call: `loss_energy` (near zero and no measure of fit), `loss_penalty`,
+    `loss_flow`, `loss`, `grad_norm`, those of the chains, and `failed_update`, the first one with a loss or gradient
+    that is not finite, or -1. Such an update is not made, so parameters stay the last good ones. `stop_on_divergence`
+    makes it an error.
     """
     for name, value in (("batch_size", batch_size), ("updates_per_iteration", updates_per_iteration)):
         if value < 1:
@@ -183,13 +184,16 @@ def stop_on_divergence(checkpoints: Checkpoints | None = None) -> Callable[[dict
             warnings.warn(text, RuntimeWarning, stacklevel=3)
 
     def on_metrics(row: dict[str, float]) -> None:
-        if row.get("failed_update", -1) >= 0:
-            bad = [term for term in TERMS if not math.isfinite(row.get(f"loss_{term}", 0.0))] or ["gradient"]
+        failed = row.get("failed_update", -1)
+        if failed >= 0 or not math.isfinite(row.get("loss", 0.0)):
+            bad = [term for term in TERMS if not math.isfinite(row.get(f"loss_{term}", 0.0))]
+            bad += ["gradient" if math.isfinite(row.get("loss", 0.0)) else "loss"]
+            when = (
+                f"update {failed:.0f}" if failed >= 0 else f"iteration {row.get('iteration', math.nan):.0f}"
+            )
             kept = None if checkpoints is None else checkpoints.latest()
             where = "there is no checkpoint" if kept is None else f"the last good checkpoint is {kept}"
-            raise FloatingPointError(
-                f"{bad[0]}: not finite at update {row['failed_update']:.0f}; {where}, lower the learning rate"
-            )
+            raise FloatingPointError(f"{bad[0]}: not finite at {when}; {where}; lower the learning rate")
         iteration = f"at iteration {row.get('iteration', math.nan):.0f}"
         if row.get("acceptance_global", 1.0) < 0.01:
             warn(

@@ -3,8 +3,8 @@
     mass_k = E_q[w 1{x in cell k}] / E_q[w],      w = p / q
 
 Of the *model*, never of the chains it was trained with: those may have the right histogram under a model with
-arbitrary masses. Pair log Z of fresh draws (`log_z`, in the mean at most the truth) with the one from the model's own draws
-(`metrics.summarize_forward_weights`, at least it).
+arbitrary masses. Pair log Z of fresh draws (`log_z`, in the mean at most the truth) with the one from the model's own
+draws (`metrics.summarize_forward_weights`, at least it).
 """
 
 from __future__ import annotations
