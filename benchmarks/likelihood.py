@@ -132,6 +132,8 @@ def check(options: LikelihoodOptions) -> None:
     for name in ("learning_rate", "clip_norm", "step_size"):
         if not 0 < getattr(options, name) < math.inf:
             raise ValueError(f"{name}: must be positive and finite, got {getattr(options, name)}")
+    if options.num_candidates < 2:
+        raise ValueError(f"num_candidates: at least 2, got {options.num_candidates}")
     if not 0 < options.defensive < 1:
         raise ValueError(f"defensive: between 0 and 1, got {options.defensive}")
 

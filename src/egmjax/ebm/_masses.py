@@ -54,7 +54,7 @@ def quadrature_masses(
     low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
     steps = (high - low) / num_points
     axes = [lo + h * (np.arange(num_points) + 0.5) for lo, h in zip(low, steps)]
-    rows = np.array(list(itertools.product(*axes[:-1]))).reshape(-1, len(axes) - 1)
+    rows = np.array(list(itertools.product(*axes[:-1]))).reshape(-1 if len(axes) > 1 else 1, len(axes) - 1)
     last = jnp.asarray(axes[-1], dtype=float)
 
     @jax.jit
