@@ -14,10 +14,10 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -25,13 +25,14 @@ import numpy as np
 import optax
 import tyro
 
-from egmjax import ebm, metrics
+from egmjax import ebm
 from egmjax.networks import ResidualMLP
 from egmjax.proposals import Density, defensive_mixture
 from egmjax.states import Real
 from egmjax.targets import GaussianMixture
-from egmjax.training import Trainer, data_source, fit, make_trainer, write_atomically
+from egmjax.training import data_source, fit, make_trainer, write_atomically
 
+from .likelihood_report import Setup, evaluate
 from .report import clean
 
 BALANCED, FLOW = "balanced-mle", "flow"
@@ -93,18 +94,6 @@ class LikelihoodOptions:
     """Draws of the importance sampling."""
     seed: int = 0
     """Seed of all randomness."""
-
-
-class Setup(NamedTuple):
-    """The parts of a run. `log_density(params, x)` is the model; `proposal(params)` the flow, `None` without one."""
-
-    mixture: GaussianMixture
-    base: ebm.NormalizingFlow
-    trainer: Trainer
-    init: Callable[[int], Any]
-    log_density: Callable[[Any, jax.Array], jax.Array]
-    proposal: Callable[[Any], Density] | None
-    negatives: ebm.Negatives | None
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
@@ -198,7 +187,7 @@ def build(options: LikelihoodOptions) -> Setup:
         log_density,
         start,
         step_size=options.step_size * float(scale.min()) ** 2,
-        num_chains=options.num_chains,
+        num_chains=options.batch_size if options.method == "cd" else options.num_chains,
         num_local=options.num_local,
         local="ula" if options.method == "pcd-ula" else "mala",
         proposal_fn=proposal if balanced else None,
@@ -257,7 +246,7 @@ def run(options: LikelihoodOptions, setup: Setup) -> dict[str, Any]:
     )
     chains = result.state.buffer if setup.negatives is not None else None
     report: dict[str, Any] = {
-        **evaluate(options, setup, result.state.ema_params, chains),
+        **evaluate(setup, result.state.ema_params, chains, num_eval=options.num_eval, seed=options.seed),
         "last": result.history[-1],
         "seconds": {"compile": result.compile_seconds, "train": result.train_seconds},
         "config": {k: v for k, v in asdict(options).items() if k != "out"},
@@ -268,87 +257,6 @@ def run(options: LikelihoodOptions, setup: Setup) -> dict[str, Any]:
             print(f"{name:>20} {report[name]:.4g}")
     print(f"trained for {result.train_seconds:.0f} s; wrote {options.out}/report.json")
     return report
-
-
-def evaluate(options: LikelihoodOptions, setup: Setup, params: Any, chains: Any = None) -> dict[str, Any]:
-    """The model's masses and log Z against the exact ones.
-
-    `kl` is KL(true, model) per exact draws; `log_z_lower` rests on draws of the proposal of the chains alone,
-    `log_z_upper` on chains that have gone on for a while under the parameters evaluated.
-    """
-    mixture, base = setup.mixture, setup.base
-    keys = jax.random.split(jax.random.fold_in(jax.random.key(options.seed), 4), 4)
-    true = np.exp(np.asarray(mixture.log_weights) + options.dim * np.log(mixture.scales))
-    true /= true.sum()
-    num_cells = len(true)
-
-    def model(x: jax.Array) -> jax.Array:
-        return setup.log_density(params, x)
-
-    parts = [exact_density(mixture), exact_density(widened(mixture, 1.5)), ebm.flow_density(base, ())]
-    parts += [setup.proposal(params)] if setup.proposal is not None else []
-    cover = defensive_mixture(parts, [1.0 / len(parts)] * len(parts))
-    sampled = ebm.sampled_masses(keys[0], model, cover, mixture.mode_index, num_cells, options.num_eval)
-    best = sampled
-    if options.dim == 2:  # the base bounds the tails
-        mean, scale = ebm.moments(np.asarray(mixture.sample(keys[1], 10_000)))
-        best = ebm.quadrature_masses(
-            model, mixture.mode_index, num_cells, mean - 7 * scale, mean + 7 * scale, 600
-        )
-    x = mixture.sample(keys[1], options.num_eval)
-    log_ratio = jax.lax.map(lambda y: -mixture.energy(y) - model(y), x, batch_size=4096)
-    kl = float(np.mean(np.asarray(log_ratio, np.float64))) + best.log_z
-    report = {
-        "model_mass_tv": 0.5 * float(np.abs(best.mass - true).sum()),
-        "model_mass_kl": float(np.sum(true * (np.log(true) - np.log(np.maximum(best.mass, 1e-300))))),
-        "kl": kl,
-        "log_z": best.log_z,
-        "model_mass": best.mass.tolist(),
-        "true_mass": true.tolist(),
-        "sampled": {name: np.asarray(value).tolist() for name, value in sampled._asdict().items()},
-    }
-    if chains is not None:
-        report["chain_tv"] = chain_tv(mixture, chains.position, true)
-    if setup.proposal is not None and setup.negatives is not None:
-        density = setup.proposal(params)
-        alone = ebm.sampled_masses(keys[2], model, density, mixture.mode_index, num_cells, options.num_eval)
-        report |= {"log_z_lower": alone.log_z, "flow_ess": alone.ess_fraction, "pareto_k": alone.pareto_k}
-
-        def go_on(state: Any, key: jax.Array) -> tuple[Any, None]:
-            return setup.negatives.advance(key, state, params, None)[0], None  # type: ignore[union-attr, arg-type]
-
-        held = jax.jit(lambda c, k: jax.lax.scan(go_on, c, k)[0])(chains, jax.random.split(keys[3], 50))
-        log_w = jax.vmap(lambda y: model(y) - density.log_prob(y, None, 0.0, 1.0))(held.position)
-        report["log_z_upper"] = float(metrics.summarize_forward_weights(log_w).log_z)
-    return report
-
-
-def exact_density(mixture: GaussianMixture) -> Density:
-    """The mixture as a proposal; its log Z must be zero."""
-
-    def sample(key: jax.Array, xt: Any = None, t: Any = 0.0, r: Any = 1.0) -> jax.Array:
-        return mixture.sample(key, 1)[0]
-
-    def log_prob(xr: jax.Array, xt: Any = None, t: Any = 0.0, r: Any = 1.0) -> jax.Array:
-        return -mixture.energy(xr)
-
-    return Density(sample, log_prob)
-
-
-def widened(mixture: GaussianMixture, factor: float) -> GaussianMixture:
-    """The same weights with `factor` times the scales."""
-    dim = np.shape(mixture.means)[1]
-    return replace(
-        mixture,
-        scales=factor * np.asarray(mixture.scales),
-        log_weights=np.asarray(mixture.log_weights) - dim * math.log(factor),
-    )
-
-
-def chain_tv(mixture: GaussianMixture, x: jax.Array, true: np.ndarray) -> float:
-    """Total variation between the histogram of states over the modes and the true masses."""
-    counts = np.bincount(np.asarray(jax.vmap(mixture.mode_index)(x)), minlength=len(true))
-    return 0.5 * float(np.abs(counts / counts.sum() - true).sum())
 
 
 if __name__ == "__main__":

@@ -275,6 +275,12 @@ def test_bad_input():
             "data_share",
         ),
         (
+            lambda: chains(restart=True).advance(
+                jax.random.key(0), ebm.ChainState(jnp.zeros((200, 1)), jnp.zeros(())), {}, jnp.zeros((3, 1))
+            ),
+            "num_chains",
+        ),
+        (
             lambda: ebm.likelihood_trainer(quadratic, source, chains(), optax.sgd(1.0), energy_penalty=-1),
             "energy_penalty",
         ),

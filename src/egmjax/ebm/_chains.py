@@ -71,11 +71,11 @@ def chain_negatives(
         target_acceptance: Of MALA, in (0, 1).
         proposal_fn: `params -> Density` of the global moves, e.g. a defensive mixture with a flow.
         global_move: `independence_metropolis`, or `lambda proposal: i_sir(proposal, 16)`; goes with `proposal_fn`.
-        restart: Start from the batch of data at each call, whose size is then that of the chains.
+        restart: Start from the batch of data at each call; `num_chains` must be its size.
 
     Raises:
         ValueError: A number out of its range, one of `proposal_fn` and `global_move` without the other, or neither
-            these nor local moves.
+            these nor local moves; `advance` for a batch of another size where chains restart.
 
     Metrics of a call: `acceptance_local`, `step_size`, `acceptance_global`; of the proposal's weights at fresh draws
     `ess` (a number of draws) and `log_z`, in the mean a lower bound, and `log_z_upper` from those at the chains, an
@@ -118,6 +118,10 @@ def chain_negatives(
     ) -> tuple[ChainState, Metrics]:
         key_global, key_local = jax.random.split(key)
         x, log_step = data if restart else state.position, state.log_step
+        if len(x) != num_chains:
+            raise ValueError(
+                f"num_chains: that of the batch where chains restart, {len(x)}, got {num_chains}"
+            )
         metrics: Metrics = {}
         if global_move is not None:
             x, metrics = move_globally(key_global, x, params)
