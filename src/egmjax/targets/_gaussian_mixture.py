@@ -95,6 +95,20 @@ class GaussianMixture(Target):
         log_weights = np.log([2 / 3, 1 / 3]) - 0.5 * dim * np.log(2 * np.pi * scale**2)
         return cls(means, np.full(2, scale), log_weights)
 
+    @classmethod
+    def four_modes(cls, dim: int, radius: float = 4.0, scale: float = 0.4) -> GaussianMixture:
+        """Weights .1, .2, .3, .4 at distance `radius` from the origin, on the axes in the plane and in four fixed
+        random directions in higher dimension; log Z = 0. Raises `ValueError` for `dim < 2`.
+        """
+        if dim < 2:
+            raise ValueError(f"dim: at least 2, got {dim}")
+        means = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
+        if dim > 2:
+            means = np.random.RandomState(dim).standard_normal((4, dim))  # numpy keeps this stream as it is
+            means /= np.linalg.norm(means, axis=1, keepdims=True)
+        log_weights = np.log([0.1, 0.2, 0.3, 0.4]) - dim * np.log(scale * np.sqrt(2 * np.pi))
+        return cls(radius * means, np.full(4, scale), log_weights)
+
     @property
     def space(self) -> Real:
         """`Real((d,))`."""

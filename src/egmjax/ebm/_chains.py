@@ -1,0 +1,138 @@
+"""Negative samples for maximum likelihood: chains of the present model, moved on once for every update.
+
+    balanced             a global move by the flow (Metropolis, i-SIR), then Langevin moves     all chains mix
+    persistent (PCD)     Langevin moves alone                                                   masses of modes stay
+    restarted (CD)       the same, from data each time                                          and so do these
+
+With Langevin moves alone the share `c_k` of chains in mode `k` does not follow the model, so that the derivative of the
+likelihood in an offset of that mode, `p_data(k) - c_k`, is a constant drift: masses diverge, or, where the chains
+started at data, stay what they happen to be while the histogram of the chains looks perfect.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ..metrics import summarize_forward_weights, summarize_weights
+from ..proposals import Density
+from ._moves import MoveFn, langevin
+
+Metrics = dict[str, jax.Array]
+DensityApplyFn = Callable[[Any, jax.Array], jax.Array]  # (params, x) -> log p(x), unnormalised, one state
+ADAPTATION = 0.05  # of log h for an excess of acceptance of one
+
+
+class ChainState(NamedTuple):
+    """`position [num_chains, d]` and `log_step`, the logarithm of the step of the Langevin moves. Nothing else: what is
+    known of a position would be wrong after the next update.
+    """
+
+    position: jax.Array
+    log_step: jax.Array
+
+
+class Negatives(NamedTuple):
+    """`init(key, params) -> ChainState`; `advance(key, state, params, data) -> (state, metrics)` with `data [b, d]`
+    the present batch. Both pure.
+    """
+
+    init: Callable[[jax.Array, Any], ChainState]
+    advance: Callable[[jax.Array, ChainState, Any, jax.Array], tuple[ChainState, Metrics]]
+
+
+def chain_negatives(
+    log_density_fn: DensityApplyFn,
+    start_fn: Callable[[Any, jax.Array], jax.Array],
+    *,
+    step_size: float,
+    num_chains: int = 256,
+    num_local: int = 5,
+    local: Literal["mala", "ula"] = "mala",
+    target_acceptance: float = 0.7,
+    proposal_fn: Callable[[Any], Density] | None = None,
+    global_move: Callable[[Density], MoveFn] | None = None,
+    restart: bool = False,
+) -> Negatives:
+    """Chains of `exp(log_density_fn(params, .))`.
+
+    Args:
+        log_density_fn: `(params, x) -> scalar`, one state.
+        start_fn: `(params, key) -> x`, where a chain starts: the proposal's sampler, not data.
+        step_size: Of the Langevin moves at first, in squared units of the state. MALA adapts it to the mean acceptance
+            of the chains, one step for all; ULA does not.
+        num_chains: At least 1.
+        num_local: Langevin moves a call; 0 for none.
+        local: With acceptance or without.
+        target_acceptance: Of MALA, in (0, 1).
+        proposal_fn: `params -> Density` of the global moves, e.g. a defensive mixture with a flow.
+        global_move: `independence_metropolis`, or `lambda proposal: i_sir(proposal, 16)`; goes with `proposal_fn`.
+        restart: Start from the batch of data at each call; `num_chains` must be its size.
+
+    Raises:
+        ValueError: A number out of its range, one of `proposal_fn` and `global_move` without the other, or neither
+            these nor local moves; `advance` for a batch of another size where chains restart.
+
+    Metrics of a call: `acceptance_local`, `step_size`, `acceptance_global`; of the proposal's weights at fresh draws
+    `ess` (a number of draws) and `log_z`, in the mean a lower bound, and `log_z_upper` from those at the chains, an
+    upper bound as far as the chains are the model's.
+    """
+    if num_chains < 1 or num_local < 0:
+        raise ValueError(f"num_chains: at least 1, and num_local 0, got {num_chains} and {num_local}")
+    if not 0 < step_size < math.inf:
+        raise ValueError(f"step_size: must be positive and finite, got {step_size}")
+    if not 0 < target_acceptance < 1:
+        raise ValueError(f"target_acceptance: between 0 and 1, got {target_acceptance}")
+    if local not in ("mala", "ula"):
+        raise ValueError(f"local: expected mala or ula, got {local!r}")
+    if (proposal_fn is None) != (global_move is None):
+        raise ValueError("proposal_fn: goes with global_move, and neither without the other")
+    if num_local == 0 and global_move is None:
+        raise ValueError("num_local: at least 1 where there are no global moves")
+
+    def init(key: jax.Array, params: Any) -> ChainState:
+        start = jax.vmap(lambda k: start_fn(params, k))(jax.random.split(key, num_chains))
+        return ChainState(start, jnp.log(jnp.asarray(step_size, start.dtype)))
+
+    def move_globally(key: jax.Array, x: jax.Array, params: Any) -> tuple[jax.Array, Metrics]:
+        assert proposal_fn is not None
+        assert global_move is not None
+        move = global_move(proposal_fn(params))
+        keys = jax.random.split(key, len(x))
+        x, info = jax.vmap(lambda k, y: move(k, y, lambda z: log_density_fn(params, z)))(keys, x)
+        fresh = summarize_weights(info.log_weight.ravel())
+        held = summarize_forward_weights(info.held_log_weight)
+        return x, {
+            "acceptance_global": jnp.mean(info.acceptance),
+            "ess": fresh.ess_fraction * info.log_weight.size,
+            "log_z": fresh.log_z,
+            "log_z_upper": held.log_z,
+        }
+
+    def advance(
+        key: jax.Array, state: ChainState, params: Any, data: jax.Array
+    ) -> tuple[ChainState, Metrics]:
+        key_global, key_local = jax.random.split(key)
+        x, log_step = data if restart else state.position, state.log_step
+        if len(x) != num_chains:
+            raise ValueError(
+                f"num_chains: that of the batch where chains restart, {len(x)}, got {num_chains}"
+            )
+        metrics: Metrics = {}
+        if global_move is not None:
+            x, metrics = move_globally(key_global, x, params)
+        if num_local > 0:
+            move = langevin(jnp.exp(log_step), num_steps=num_local, adjusted=local == "mala")
+            keys = jax.random.split(key_local, len(x))
+            x, info = jax.vmap(lambda k, y: move(k, y, lambda z: log_density_fn(params, z)))(keys, x)
+            acceptance = jnp.mean(info.acceptance)
+            metrics |= {"acceptance_local": acceptance, "step_size": jnp.exp(log_step)}
+            if local == "mala":
+                log_step = log_step + ADAPTATION * (acceptance - target_acceptance)
+        return ChainState(x, log_step), metrics
+
+    return Negatives(init, advance)

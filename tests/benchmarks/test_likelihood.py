@@ -1,0 +1,88 @@
+"""The likelihood benchmark with tiny settings: its figures against exact ones, what it writes, what it refuses."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks import likelihood as benchmark
+from benchmarks.likelihood_report import evaluate
+from tests.benchmarks.commands import refused, strict_json
+
+pytest.importorskip("distrax")
+pytestmark = pytest.mark.slow  # compiles a lot
+
+TINY = {
+    "num_updates": 4,
+    "batch_size": 16,
+    "num_chains": 16,
+    "num_data": 500,
+    "num_local": 2,
+    "num_candidates": 3,
+    "width": 8,
+    "depth": 1,
+    "flow_layers": 2,
+    "flow_width": 8,
+    "num_eval": 4000,
+}
+
+
+def words(out, **options):
+    values = {**TINY, **options}
+    return ["--out", str(out), *(w for k, v in values.items() for w in (f"--{k.replace('_', '-')}", str(v)))]
+
+
+def test_what_a_run_leaves(tmp_path):
+    """The balanced method in three dimensions, which uses all of the parts."""
+    found = benchmark.main(words(tmp_path / "run", dim=3))
+    assert strict_json((tmp_path / "run" / "report.json").read_text()) == json.loads(json.dumps(found))
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 1
+    assert 0 <= found["model_mass_tv"] < 1
+    assert found["kl"] > 0
+    assert found["log_z_lower"] == pytest.approx(found["log_z"], abs=0.2)
+    assert found["log_z_upper"] == pytest.approx(found["log_z"], abs=0.5)
+    assert sum(found["model_mass"]) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("method", ["pcd-ula", "cd", "flow"])
+def test_other_methods_train(method):
+    options = benchmark.LikelihoodOptions(out=None, method=method, **TINY)
+    setup = benchmark.build(options)
+    _, metrics = jax.jit(setup.trainer.step)(setup.init(0))
+    assert np.isfinite(metrics["loss"])
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_figures_of_known_models(dim):
+    """The exact law scores zero. Twice the mass in the lightest mode is seen as what it is, beside any constant."""
+    options = benchmark.LikelihoodOptions(out=None, dim=dim, method="cd", **TINY)
+    setup = benchmark.build(options)
+    exact = setup._replace(log_density=lambda params, x: -setup.mixture.energy(x))
+    found = evaluate(exact, None, num_eval=4000)
+    error = 0.03 if dim > 2 else 1e-4  # 4000 draws
+    assert found["model_mass_tv"] < error
+    assert found["kl"] == pytest.approx(0, abs=error)
+
+    def heavier(params, x):
+        return 7.0 + jnp.log(1.0 + (setup.mixture.mode_index(x) == 0)) - setup.mixture.energy(x)
+
+    found = evaluate(setup._replace(log_density=heavier), None, num_eval=4000)
+    np.testing.assert_allclose(found["model_mass"], np.array([0.2, 0.2, 0.3, 0.4]) / 1.1, atol=error)
+    assert found["log_z"] == pytest.approx(7 + np.log(1.1), abs=error)
+
+
+def test_bad_input(tmp_path, capsys):
+    for options in (
+        {"dim": 1},
+        {"learning_rate": 0.0},
+        {"num_candidates": 1},
+        {"defensive": 1.0},
+        {"data_share": 2.0},
+        {"energy_penalty": -1.0},
+        {"num_chains": 0},
+    ):
+        line = refused(benchmark.main, words(tmp_path / "new", **options), capsys)
+        assert next(iter(options)) in line
+    assert not (tmp_path / "new").exists()
