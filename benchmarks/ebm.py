@@ -76,7 +76,7 @@ class EnergyOptions:
     """Noised states in a gradient step; data points are as many over the number of levels compared."""
     learning_rate: float = 1e-3
     """Adam's initial rate; decays along a cosine to 0.1 percent."""
-    clip_norm: float = 1.0
+    clip_norm: float = 10.0
     """Largest norm of a gradient."""
     ema_decay: float = 0.999
     """Of the averaged parameters, which are those evaluated."""
@@ -84,7 +84,7 @@ class EnergyOptions:
     """Features of the network."""
     depth: int = 3
     """Residual blocks of the network."""
-    modulated: bool = False
+    modulated: bool = True
     """Let the level scale and shift the features inside every block."""
     num_eval: int = 20_000
     """Exact samples for each mode, and at the lowest level; a fifth of them at every other."""
