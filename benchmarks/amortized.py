@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -42,6 +41,7 @@ from egmjax.training import (
     write_atomically,
 )
 
+from .commands import one_sentence, refuse_taken
 from .options import ObjectiveOptions
 from .report import clean, compare
 from .setups import Networks, energies_of_an_example, make_objective
@@ -104,15 +104,11 @@ class Setup(NamedTuple):
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """The command; bad input ends it with one sentence and exit code 2."""
     options = tyro.cli(AmortizedOptions, args=arguments, prog="python -m benchmarks.amortized")
-    try:
+    with one_sentence():
         check(options)
         build(options)
-        if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
-            raise ValueError(f"out: {options.out} exists and is not empty")
+        refuse_taken(options.out)
         options.out.mkdir(parents=True, exist_ok=True)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
     return run(options)
 
 

@@ -1,9 +1,10 @@
 """Markov chain Monte Carlo on a budget: what a learned sampler is held against.
 
 `NUM_CHAINS` chains start from noise (spins at random, reals from a Gaussian, narrow where energies grow so fast that
-a Langevin step from far out is never accepted) and make as many sweeps as the budget of energy evaluations pays for. The first half is burn-in; `NUM_KEPT` states of each chain, evenly
-spaced over the second half, are the sample. Symbols are updated by Gibbs sweeps, reals by Metropolis-adjusted Langevin
-steps in turn with them. A sweep over the symbols counts all alternatives, a Langevin step two gradients.
+a Langevin step from far out is never accepted) and make as many sweeps as the budget of energy evaluations pays for.
+The first half is burn-in; `NUM_KEPT` states of each chain, evenly spaced over the second half, are the sample.
+Symbols are updated by Gibbs sweeps, reals by Metropolis-adjusted Langevin steps in turn with them. A sweep over the
+symbols counts all alternatives, a Langevin step two gradients.
 """
 
 from __future__ import annotations

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,6 +31,7 @@ from egmjax.states import Real
 from egmjax.targets import GaussianMixture
 from egmjax.training import data_source, fit, make_trainer, write_atomically
 
+from .commands import one_sentence, refuse_taken
 from .likelihood_report import Setup, evaluate
 from .report import clean
 
@@ -99,15 +99,11 @@ class LikelihoodOptions:
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """The command; bad input ends it with one sentence and exit code 2."""
     options = tyro.cli(LikelihoodOptions, args=arguments, prog="python -m benchmarks.likelihood")
-    try:
+    with one_sentence():
         check(options)
-        if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
-            raise ValueError(f"out: {options.out} exists and is not empty")
+        refuse_taken(options.out)
         setup = build(options)
         options.out.mkdir(parents=True, exist_ok=True)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
     return run(options, setup)
 
 

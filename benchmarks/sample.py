@@ -5,7 +5,6 @@ python -m benchmarks.sample RUN --num N [--seed S] [--out FILE]
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +14,7 @@ import tyro
 
 from egmjax.metrics import summarize_weights
 
+from .commands import one_sentence
 from .options import check_seed
 from .runs import load, save_states
 
@@ -38,11 +38,8 @@ class SampleOptions:
 def main(arguments: list[str] | None = None) -> None:
     """The command; bad input ends it with one sentence and exit code 2."""
     options = tyro.cli(SampleOptions, args=arguments, prog="python -m benchmarks.sample")
-    try:
+    with one_sentence():
         run(options)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
 
 
 def run(options: SampleOptions) -> Path:

@@ -35,6 +35,7 @@ from egmjax.training import write_atomically
 
 from . import amortized, gm, gm_tables, suite_tables, train
 from .chains import run_chains
+from .commands import is_taken, one_sentence
 from .options import TARGETS, check
 from .report import clean, compare
 from .runs import build
@@ -100,12 +101,12 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(__doc__.strip() + "\n\noptions: python -m benchmarks.suite egm --help")
         raise SystemExit(0 if arguments else 2)
-    if arguments[0] not in SUITES:
-        print(f"error: suite: unknown {arguments[0]!r}, expected one of {', '.join(SUITES)}", file=sys.stderr)
-        raise SystemExit(2)
+    with one_sentence():
+        if arguments[0] not in SUITES:
+            raise ValueError(f"suite: unknown {arguments[0]!r}, expected one of {', '.join(SUITES)}")
     suite = SUITES[arguments[0]]
     options = tyro.cli(SuiteOptions, args=arguments[1:], prog=f"python -m benchmarks.suite {arguments[0]}")
-    try:
+    with one_sentence():
         if not options.seeds or len(set(options.seeds)) < len(options.seeds) or min(options.seeds) < 0:
             raise ValueError(f"seeds: expected different numbers of at least 0, got {options.seeds}")
         for name, known in (("experiments", tuple(suite.experiments)), ("methods", suite.methods)):
@@ -113,16 +114,13 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
             if unknown:
                 raise ValueError(f"{name}: unknown {sorted(unknown)}, expected some of {', '.join(known)}")
         claim(arguments[0], options)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
     return run_suite(options, suite)
 
 
 def claim(name: str, options: SuiteOptions) -> None:
     """Makes the folder and notes what is in it; refuses one that holds something else."""
     note, mark = options.out / "suite.json", {"suite": name, "tiny": options.tiny}
-    if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
+    if is_taken(options.out):
         if not note.exists():
             raise ValueError(f"out: {options.out} exists and is not the folder of a suite")
         if json.loads(note.read_text()) != mark:

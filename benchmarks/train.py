@@ -20,6 +20,7 @@ import tyro
 import egmjax
 from egmjax.training import TrainState, fit, write_atomically
 
+from .commands import one_sentence
 from .data_report import data_table, evaluate_data
 from .options import DATA_SETS, RUNS, TARGETS, RunOptions, check, configuration, read_configuration
 from .report import clean, table
@@ -31,11 +32,8 @@ from .target_report import evaluate_energy
 def main(arguments: list[str] | None = None) -> None:
     """The command; bad input ends it with one sentence and exit code 2."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    try:
+    with one_sentence():
         run = prepare(*parse(arguments))
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
     train(run)
 
 
