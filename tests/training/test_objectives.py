@@ -7,7 +7,7 @@ import pytest
 
 from egmjax.estimators import psi_from_energy
 from egmjax.proposals import reference_posterior
-from egmjax.training import Context, snis_objective, weighted_objective
+from egmjax.training import Context, multispin_objective, snis_objective, weighted_objective
 from tests.training.cases import KINDS, parts, target_of
 
 BATCH = 6
@@ -156,3 +156,37 @@ def test_proposals_must_be_positive(num_proposals):
         snis_objective(
             process, no_network, reference_posterior(process.path), psi_fn, num_proposals=num_proposals
         )
+
+
+def test_multispin_examples_are_those_of_snis():
+    """The same noised states, and targets of one law: they differ by what 4096 proposals leave open."""
+    process, psi_fn, x1 = batch("masked")
+    energy_fn = target_of("masked").multispin_energy
+    packed = multispin_objective(process, no_network, energy_fn, num_proposals=4096)
+    plain = snis_objective(process, no_network, reference_posterior(process.path), psi_fn, num_proposals=4096)
+    assert packed.num_energies == plain.num_energies
+    assert packed.weighted == plain.weighted
+    found, info = examples_of(packed)(jax.random.key(2), x1, TIMES, jnp.asarray(0.5))
+    wanted, other = examples_of(plain)(jax.random.key(2), x1, TIMES, jnp.asarray(0.5))
+    np.testing.assert_array_equal(found.xt, wanted.xt)
+    np.testing.assert_allclose(found.target, wanted.target, atol=0.08)
+    assert set(info) == set(other)
+    hot, _ = examples_of(packed)(jax.random.key(2), x1, TIMES, jnp.asarray(0.0))
+    assert np.max(np.abs(hot.target - found.target)) > 0.1, "the temper matters"
+
+
+def test_benchmarks_take_the_faster_form(tmp_path):
+    """`--objective snis` on spins never evaluates the energy state by state."""
+    from benchmarks.options import IsingOptions
+    from benchmarks.setups import make_objective
+
+    process, _, x1 = batch("masked")
+
+    def one_by_one(x, r=1.0):
+        raise AssertionError("a single state's energy")
+
+    options = IsingOptions(out=tmp_path, objective="snis", num_proposals=64)
+    networks = type("Networks", (), {"generator": staticmethod(no_network)})
+    energy_fn = target_of("masked").multispin_energy
+    objective = make_objective(options, process, networks, one_by_one, one_by_one, energy_fn)
+    jax.eval_shape(examples_of(objective), jax.random.key(0), x1, TIMES, jnp.asarray(1.0))
