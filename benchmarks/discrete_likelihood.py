@@ -26,7 +26,7 @@ import numpy as np
 import optax
 import tyro
 from scipy.optimize import brentq
-from scipy.special import logsumexp
+from scipy.special import logsumexp, rel_entr
 
 from egmjax import ebm, metrics
 from egmjax.networks import PairEnergy, ResidualMLP, RestrictedBoltzmann
@@ -184,7 +184,7 @@ def patterns_law(length: int, noise: float) -> Law:
     each = distance * math.log(noise) + (length**2 - distance) * math.log1p(-noise)
 
     def nearest(x: jax.Array) -> jax.Array:
-        return jnp.argmin(jnp.sum(jnp.asarray(patterns) != x, axis=-1))
+        return jnp.argmin(jnp.sum(jnp.asarray(patterns) != x[None], axis=-1))
 
     return Law(Categorical(length**2, 2), logsumexp(each + np.log(WEIGHTS), axis=1), nearest, len(WEIGHTS))
 
@@ -293,7 +293,7 @@ def evaluate(
     true, mass = (np.bincount(mode, weights=w, minlength=law.num_modes) for w in (p, q))
     report = {
         "model_mass_tv": 0.5 * float(np.abs(mass - true).sum()),
-        "model_mass_kl": float(np.sum(true * (np.log(true) - np.log(np.maximum(mass, 1e-300))))),
+        "model_mass_kl": float(rel_entr(true, np.maximum(mass, 1e-300)).sum()),
         "kl": float(p @ (law.log_prob - log_q)) + log_z,
         "tv": 0.5 * float(np.abs(p - q).sum()),
         "log_z": log_z,
