@@ -8,6 +8,7 @@ from egmjax.networks import (
     InnerProduct,
     LatticeDense,
     LatticeNet,
+    PairEnergy,
     ProductHead,
     ResidualMLP,
     ScalarHead,
@@ -59,6 +60,7 @@ NETWORKS = {
     "lattice_odd_radius": _lattice(4, radius=1, odd=True, depth=3),
     "lattice_with_time": _lattice(3, use_time=True),
     "lattice_odd_with_time": _lattice(3, odd=True, use_time=True),
+    "pair_energy": lambda: (PairEnergy(4), TORUS, ()),
     "lattice_shallow": _lattice(3, depth=1),
 }
 

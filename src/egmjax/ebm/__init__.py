@@ -33,11 +33,12 @@ from ._likelihood import (
     stop_on_divergence,
     tilted_energy,
 )
-from ._masses import ModelMass, quadrature_masses, sampled_masses
+from ._masses import ModelMass, enumerated_masses, quadrature_masses, sampled_masses
 from ._matching import log_snr_weight, score_matching_objective, time_score, time_score_objective
 from ._mixtures import mixture_psi, noised_mixture
-from ._moves import MoveFn, MoveInfo, i_sir, independence_metropolis, langevin
+from ._moves import MoveFn, MoveInfo, gibbs_sweep, i_sir, independence_metropolis, langevin
 from ._normalizers import NormalizerFit, fit_normalizers
+from ._path_proposals import PathProposal, defended, rollout_proposal
 
 __all__ = [
     "ChainState",
@@ -50,17 +51,21 @@ __all__ = [
     "Negatives",
     "NormalizerFit",
     "NormalizingFlow",
+    "PathProposal",
     "PickFn",
     "ScaledNoise",
     "TiltedEnergy",
     "chain_negatives",
     "classification_loss",
     "classification_objective",
+    "defended",
+    "enumerated_masses",
     "fit_normalizers",
     "fix_gauge",
     "flow_density",
     "flow_objective",
     "gaussian_flow",
+    "gibbs_sweep",
     "halfway",
     "i_sir",
     "independence_metropolis",
@@ -85,6 +90,7 @@ __all__ = [
     "random_levels",
     "real_nvp",
     "relative_to",
+    "rollout_proposal",
     "sampled_masses",
     "score_matching_objective",
     "spline_flow",

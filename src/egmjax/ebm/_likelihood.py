@@ -1,11 +1,12 @@
-"""Maximum likelihood of energies, balanced by a flow that is fitted to the negative samples.
+"""Maximum likelihood of energies, balanced by a flow or another sampler that is fitted to the negative samples.
 
     p(x) = exp(-E(x)) base(x) / Z
     grad NLL     = E_data[grad E] - E_model[grad E]                              of the energy
     loss of flow = -(1 - a) mean_i log flow(X_i) - a mean_b log flow(x_b)        X_i chains, x_b data
 
 (Grenioux, Moulines and Gabrie, 2023.) Flow and energy start at the same Gaussian, where all global moves are accepted,
-and change together: the flow makes the chains mix between modes, so that negatives carry the model's masses.
+and change together: the flow makes the chains mix between modes, so that negatives carry the model's masses. On symbols
+the flow's place is taken by roll-outs of a masked jump model, with `log_ratio` of its `PathProposal` for `-log flow`.
 
 An update moves the chains under the present parameters, then makes one gradient step for both. `training.make_trainer`
 renews its source with averaged parameters once for many updates, which will not do for persistent chains; hence a step
@@ -28,7 +29,8 @@ from ..training import Checkpoints, Context, Objective, Source, Trainer, TrainSt
 from ._chains import DensityApplyFn, Negatives
 from ._flows import NormalizingFlow
 
-TERMS = ("energy", "penalty", "flow")
+TERMS = ("energy", "penalty", "flow", "sampler")
+SamplerLossFn = Callable[[Any, jax.Array, Any], jax.Array]  # (params, key, x) -> loss at one state
 
 
 class TiltedEnergy(NamedTuple):
@@ -67,6 +69,7 @@ def likelihood_trainer(
     optimizer: optax.GradientTransformation,
     *,
     flow: NormalizingFlow | None = None,
+    sampler_loss_fn: SamplerLossFn | None = None,
     data_share: float = 0.0,
     energy_penalty: float = 0.0,
     batch_size: int = 256,
@@ -81,7 +84,9 @@ def likelihood_trainer(
         negatives: `chain_negatives` of the same model, as a function of the whole of `params`.
         optimizer: For all parameters.
         flow: Fitted to the chains; `None` for chains that know no flow (`params` needs no `"flow"` then).
-        data_share: `a` above, in [0, 1]: data in the flow's loss, which finds modes the chains have lost.
+        sampler_loss_fn: `(params["sampler"], key, x) -> scalar`, the loss at a state of what there is in place of a
+            flow: `log_ratio(key, x)` of a `PathProposal`, or the divergence of a process.
+        data_share: `a` above, in [0, 1]: data in the flow's or sampler's loss, which finds modes the chains have lost.
         energy_penalty: `c` of `c (mean E(data)^2 + mean E(chains)^2)`, which keeps energies of chains that do not mix
             from diverging and biases the model. Zero is maximum likelihood.
         batch_size: Data an update.
@@ -89,12 +94,12 @@ def likelihood_trainer(
         ema_decay: Of the averaged parameters, corrected for the start as in `training.make_trainer`.
 
     Raises:
-        ValueError: A number out of its range.
+        ValueError: A number out of its range, or `sampler_loss_fn` beside `flow`.
 
     Metrics are means over the updates of a call: `loss_energy` (near zero and no measure of fit), `loss_penalty`,
-    `loss_flow`, `loss`, `grad_norm`, those of the chains, and `failed_update`, the first one with a loss or gradient
-    that is not finite, or -1. Such an update is not made, so parameters stay the last good ones. `stop_on_divergence`
-    makes it an error.
+    `loss_flow` or `loss_sampler`, `loss`, `grad_norm`, those of the chains, and `failed_update`, the first one with a
+    loss or gradient that is not finite, or -1. Such an update is not made, so parameters stay the last good ones.
+    `stop_on_divergence` makes it an error.
     """
     for name, value in (("batch_size", batch_size), ("updates_per_iteration", updates_per_iteration)):
         if value < 1:
@@ -103,6 +108,11 @@ def likelihood_trainer(
         raise ValueError(f"data_share: between 0 and 1, got {data_share}")
     if not 0 <= energy_penalty < math.inf:
         raise ValueError(f"energy_penalty: not negative and finite, got {energy_penalty}")
+    if flow is not None and sampler_loss_fn is not None:
+        raise ValueError("sampler_loss_fn: in place of flow, not beside it")
+    name_fitted, fitted_loss_fn = (
+        ("flow", _flow_loss(flow)) if flow is not None else ("sampler", sampler_loss_fn)
+    )
 
     def init(key: jax.Array, params: Any) -> TrainState:
         key, key_chains = jax.random.split(key)
@@ -110,28 +120,32 @@ def likelihood_trainer(
         state = TrainState(params, params, optimizer.init(params), chains, key, jnp.int32(0), jnp.int32(0))
         return jax.tree.map(jnp.copy, state)  # every leaf its own storage, since the state is donated
 
-    def loss_fn(params: Any, data: jax.Array, chains: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def loss_fn(
+        params: Any, key: jax.Array, data: Any, chains: Any
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
         positive, negative = (jax.vmap(lambda x: energy_fn(params["energy"], x))(xs) for xs in (data, chains))
         terms = {"loss_energy": jnp.mean(positive) - jnp.mean(negative)}
         if energy_penalty > 0:
             squares = jnp.mean(positive**2) + jnp.mean(negative**2)
             terms["loss_penalty"] = energy_penalty * squares
-        if flow is not None:
-            terms["loss_flow"] = jnp.zeros(())
+        if fitted_loss_fn is not None:
+            fitted = params[name_fitted]
+            terms[f"loss_{name_fitted}"] = jnp.zeros(())
             for share, xs in ((1.0 - data_share, chains), (data_share, data)):
                 if share > 0:
-                    log_prob = jax.vmap(lambda x: flow.log_prob(params["flow"], x))(xs)
-                    terms["loss_flow"] -= share * jnp.mean(log_prob)
+                    keys = jax.random.split(key, len(jax.tree.leaves(xs)[0]))
+                    losses = jax.vmap(lambda k, x: fitted_loss_fn(fitted, k, x))(keys, xs)
+                    terms[f"loss_{name_fitted}"] += share * jnp.mean(losses)
         return sum(terms.values()), terms  # type: ignore[return-value]
 
     def update(carry: tuple, key: jax.Array) -> tuple[tuple, dict[str, jax.Array]]:
         params, ema, opt_state, chains, count = carry
-        key_data, key_chains = jax.random.split(key)
+        key_data, key_chains, key_loss = jax.random.split(key, 3)
         data = source.draw(key_data, source.init(), batch_size, jnp.ones(()))
         with jax.default_matmul_precision("highest"):
             chains, metrics = negatives.advance(key_chains, chains, params, data)
         position = jax.lax.stop_gradient(chains.position)
-        (loss, terms), gradient = jax.value_and_grad(loss_fn, has_aux=True)(params, data, position)
+        (loss, terms), gradient = jax.value_and_grad(loss_fn, has_aux=True)(params, key_loss, data, position)
         norm = optax.tree.norm(gradient)
         fine = jnp.isfinite(loss) & jnp.isfinite(norm)
         updates, new_opt_state = optimizer.update(gradient, opt_state, params)
@@ -156,6 +170,10 @@ def likelihood_trainer(
         return new, metrics
 
     return Trainer(init, step)
+
+
+def _flow_loss(flow: NormalizingFlow) -> SamplerLossFn:
+    return lambda params, key, x: -flow.log_prob(params, x)
 
 
 def flow_objective(flow: NormalizingFlow) -> Objective:
@@ -198,7 +216,7 @@ def stop_on_divergence(checkpoints: Checkpoints | None = None) -> Callable[[dict
         if row.get("acceptance_global", 1.0) < 0.01:
             warn(
                 "acceptance",
-                f"acceptance_global: {row['acceptance_global']:.2g} {iteration}; the flow has lost the model: more "
+                f"acceptance_global: {row['acceptance_global']:.2g} {iteration}; the proposal has lost the model: more "
                 "candidates (i-SIR), a wider defensive component, or a lower learning rate of the energy",
             )
         if row.get("ess", math.inf) < 2:

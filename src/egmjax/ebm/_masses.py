@@ -1,4 +1,4 @@
-"""How much of a model's mass is where: by quadrature, and by importance sampling from a mixture that covers it.
+"""How much of a model's mass is where: by quadrature or enumeration, and by importance sampling that covers it.
 
     mass_k = E_q[w 1{x in cell k}] / E_q[w],      w = p / q
 
@@ -19,15 +19,18 @@ import numpy as np
 
 from ..metrics import normalized_weights, summarize_weights
 from ..proposals import Density
+from ..states import Categorical
+from ..targets import enumerate_states
 from ._moves import StateDensityFn
+from ._path_proposals import PathProposal, as_path_proposal
 
-CellFn = Callable[[jax.Array], jax.Array]  # x -> index of its cell
+CellFn = Callable[[Any], jax.Array]  # x -> index of its cell
 CHUNK = 4096  # states whose density is taken at once
 
 
 class ModelMass(NamedTuple):
-    """Host numbers. `mass [k]` adds up to one, with standard errors (zero by quadrature); `log_z` and its error;
-    `ess_fraction` and `pareto_k` of the weights (1 and 0 by quadrature).
+    """Host numbers. `mass [k]` adds up to one, with standard errors (zero where exact); `log_z` and its error;
+    `ess_fraction` and `pareto_k` of the weights (1 and 0 where exact).
     """
 
     mass: np.ndarray
@@ -66,17 +69,39 @@ def quadrature_masses(
         return jax.lax.map(one, rows, batch_size=max(1, CHUNK // num_points))
 
     log_p, cell = row_values(jnp.asarray(rows, dtype=float))
-    log_p = np.asarray(log_p, np.float64).ravel()
+    return _summed(log_p, cell, num_cells, float(np.log(steps).sum()))
+
+
+def enumerated_masses(
+    log_density_fn: StateDensityFn, cell_fn: CellFn, num_cells: int, space: Categorical
+) -> ModelMass:
+    """Exact sums over all states of `space`, in float64 of densities that the model computes in its own precision.
+
+    Cost: `num_states^sites` densities; raises `ValueError` where there are too many (`targets.enumerate_states`).
+    """
+    states = jnp.asarray(enumerate_states(space.sites, space.num_states))
+
+    @jax.jit
+    def values(states: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return jax.lax.map(lambda x: (log_density_fn(x), cell_fn(x)), states, batch_size=CHUNK)
+
+    log_p, cell = values(states)
+    return _summed(log_p, cell, num_cells, 0.0)
+
+
+def _summed(values: jax.Array, cell: jax.Array, num_cells: int, log_volume: float) -> ModelMass:
+    """Masses of nodes of equal volume."""
+    log_p = np.asarray(values, np.float64).ravel()
     top = log_p.max()
     sums = np.bincount(np.asarray(cell).ravel(), weights=np.exp(log_p - top), minlength=num_cells)
-    log_z = top + np.log(sums.sum()) + np.log(steps).sum()
+    log_z = top + np.log(sums.sum()) + log_volume
     return ModelMass(sums / sums.sum(), np.zeros(num_cells), float(log_z), 0.0, 1.0, 0.0)
 
 
 def sampled_masses(
     key: jax.Array,
     log_density_fn: StateDensityFn,
-    proposal: Density,
+    proposal: Density | PathProposal,
     cell_fn: CellFn,
     num_cells: int,
     num_samples: int = 50_000,
@@ -87,11 +112,13 @@ def sampled_masses(
     draws of the modes, the base). Cost: a draw and a density of either kind for each sample, in chunks.
     """
 
+    paths = as_path_proposal(proposal)
+
     @jax.jit
     def draw(keys: jax.Array) -> tuple[jax.Array, jax.Array]:
         def one(key: jax.Array) -> tuple[jax.Array, jax.Array]:
-            x = proposal.sample(key, None, 0.0, 1.0)
-            return log_density_fn(x) - proposal.log_prob(x, None, 0.0, 1.0), cell_fn(x)
+            x, log_ratio = paths.sample(key)
+            return log_density_fn(x) + log_ratio, cell_fn(x)
 
         return jax.lax.map(one, keys, batch_size=CHUNK)
 

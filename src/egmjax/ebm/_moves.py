@@ -1,9 +1,10 @@
-"""Moves of one chain that leave a density as it is: from anywhere at once, and Langevin steps.
+"""Moves of one chain that leave a density as it is: from anywhere at once, Langevin steps, Gibbs sweeps.
 
     w(x) = p(x) / q(x)
     independence Metropolis   x' ~ q, accepted with probability min(1, w(x') / w(x))
     i-SIR                     x_0 = x, x_1 ... x_{N-1} ~ q, one of them drawn in proportion to w
     Langevin                  x' = x + h grad log p(x) + sqrt(2 h) noise, accepted or not
+    Gibbs                     every symbol in turn from its law given the others
 
 A move carries nothing but the position, so no density can be out of date where parameters change between moves (what a
 step has computed of a state is worthless after an update); it costs one evaluation more. Where `w` is unbounded chains
@@ -14,21 +15,25 @@ variation by `1 - 1 / L` (Metropolis) and `1 - (N - 1) / (2 L + N - 2)` (i-SIR; 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from ..mcmc import gibbs
 from ..proposals import Density
+from ..states import Space
+from ._path_proposals import PathProposal, as_path_proposal
 
-StateDensityFn = Callable[[jax.Array], jax.Array]  # x -> log p(x), unnormalised, a scalar, one state
+StateDensityFn = Callable[[Any], jax.Array]  # x -> log p(x), unnormalised, a scalar, one state
 
 
 class MoveInfo(NamedTuple):
-    """`acceptance`: probability of having moved, or whether it has, in [0, 1]; mean over steps for Langevin moves.
+    """`acceptance`: probability of having moved, or whether it has, in [0, 1]; mean over steps for Langevin moves, over
+    sites for Gibbs sweeps.
 
     Of moves by a proposal: `log_weight [n]` at its fresh draws, `held_log_weight` at the state moved from; the two
-    estimate log Z from below and above. Empty and zero for Langevin moves.
+    estimate log Z from below and above. Empty and zero for local moves.
     """
 
     acceptance: jax.Array
@@ -36,48 +41,50 @@ class MoveInfo(NamedTuple):
     held_log_weight: jax.Array
 
 
-MoveFn = Callable[[jax.Array, jax.Array, StateDensityFn], tuple[jax.Array, MoveInfo]]
+MoveFn = Callable[[jax.Array, Any, StateDensityFn], tuple[Any, MoveInfo]]
 
 
-def independence_metropolis(proposal: Density) -> MoveFn:
+def independence_metropolis(proposal: Density | PathProposal) -> MoveFn:
     """`move(key, x, log_density_fn) -> (x, info)`; a proposal whose weight is not finite is declined.
 
-    Cost: a draw, and two densities of either kind.
+    Any state. Cost: a draw, and two densities (or ratios) of either kind.
     """
+    paths = as_path_proposal(proposal)
 
-    def move(key: jax.Array, x: jax.Array, log_density_fn: StateDensityFn) -> tuple[jax.Array, MoveInfo]:
-        key_draw, key_accept = jax.random.split(key)
-        drawn = proposal.sample(key_draw, None, 0.0, 1.0)
-        fresh = _log_weight(drawn, log_density_fn, proposal, fresh=True)
-        held = _log_weight(x, log_density_fn, proposal)
+    def move(key: jax.Array, x: Any, log_density_fn: StateDensityFn) -> tuple[Any, MoveInfo]:
+        key_draw, key_accept, key_back = jax.random.split(key, 3)
+        drawn, log_ratio = paths.sample(key_draw)
+        fresh = _log_weight(log_density_fn(drawn), log_ratio, fresh=True)
+        held = _log_weight(log_density_fn(x), paths.log_ratio(key_back, x))
         # both -inf: nothing is known to be better, so stay
         log_ratio = jnp.where(fresh > -jnp.inf, fresh - held, -jnp.inf)
         accepted = jnp.log(jax.random.uniform(key_accept)) < log_ratio
         info = MoveInfo(jnp.exp(jnp.minimum(log_ratio, 0.0)), fresh[None], held)
-        return jnp.where(accepted, drawn, x), info
+        return jax.tree.map(lambda a, b: jnp.where(accepted, a, b), drawn, x), info
 
     return move
 
 
-def i_sir(proposal: Density, num_candidates: int) -> MoveFn:
+def i_sir(proposal: Density | PathProposal, num_candidates: int) -> MoveFn:
     """`move(key, x, log_density_fn) -> (x, info)` among `num_candidates`, the present state being one of them.
 
     Reversible for every number of candidates (Tjelmeland, 2004; Andrieu, Lee and Vihola, 2018). The present state is
-    kept where the weights of all candidates vanish. Cost: `num_candidates` densities of either kind, one draw less.
-    Raises `ValueError` for `num_candidates < 2`.
+    kept where the weights of all candidates vanish. Any state. Cost: `num_candidates` densities (or ratios) of either
+    kind, one draw less. Raises `ValueError` for `num_candidates < 2`.
     """
     if num_candidates < 2:
         raise ValueError(f"num_candidates: at least 2, got {num_candidates}")
 
-    def move(key: jax.Array, x: jax.Array, log_density_fn: StateDensityFn) -> tuple[jax.Array, MoveInfo]:
-        key_draw, key_pick = jax.random.split(key)
-        keys = jax.random.split(key_draw, num_candidates - 1)
-        drawn = jax.vmap(lambda k: proposal.sample(k, None, 0.0, 1.0))(keys)
-        fresh = jax.vmap(lambda y: _log_weight(y, log_density_fn, proposal, fresh=True))(drawn)
-        held = _log_weight(x, log_density_fn, proposal)
+    paths = as_path_proposal(proposal)
+
+    def move(key: jax.Array, x: Any, log_density_fn: StateDensityFn) -> tuple[Any, MoveInfo]:
+        key_draw, key_pick, key_back = jax.random.split(key, 3)
+        drawn, log_ratio = jax.vmap(paths.sample)(jax.random.split(key_draw, num_candidates - 1))
+        fresh = _log_weight(jax.vmap(log_density_fn)(drawn), log_ratio, fresh=True)
+        held = _log_weight(log_density_fn(x), paths.log_ratio(key_back, x))
         # the first of equal logits wins, so slot 0 does where all are -inf
         picked = jax.random.categorical(key_pick, jnp.concatenate([held[None], fresh]))
-        moved = jnp.concatenate([x[None], drawn])[picked]
+        moved = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b])[picked], x, drawn)
         return moved, MoveInfo((picked > 0).astype(held.dtype), fresh, held)
 
     return move
@@ -121,12 +128,26 @@ def langevin(step_size: float | jax.Array, *, num_steps: int = 1, adjusted: bool
     return move
 
 
-def _log_weight(
-    x: jax.Array, log_density_fn: StateDensityFn, proposal: Density, fresh: bool = False
-) -> jax.Array:
-    """`log p(x) - log q(x)`, `-inf` where it is nan. Of a fresh draw `+inf` is an error too; a state held for which `q`
-    underflows is one to stay at.
+def gibbs_sweep(space: Space) -> MoveFn:
+    """`move(key, x, log_density_fn) -> (x, info)`: one sweep of `mcmc.gibbs` over the sites of a `Categorical` space.
+
+    Cost: `sites * num_states` densities. Raises `ValueError` for other spaces.
     """
-    log_w = log_density_fn(x) - proposal.log_prob(x, None, 0.0, 1.0)
+    gibbs(lambda x: jnp.zeros(()), space)  # refuses here, not in use
+
+    def move(key: jax.Array, x: jax.Array, log_density_fn: StateDensityFn) -> tuple[jax.Array, MoveInfo]:
+        kernel = gibbs(lambda y: -log_density_fn(y), space)
+        state, info = kernel.step(key, kernel.init(x))
+        share = info.num_changed.astype(float) / x.shape[0]
+        return state.position, MoveInfo(share, jnp.zeros(0, share.dtype), jnp.zeros_like(share))
+
+    return move
+
+
+def _log_weight(log_density: jax.Array, log_ratio: jax.Array, fresh: bool = False) -> jax.Array:
+    """`log p(x) + log_ratio`, `-inf` where it is nan. Of a fresh draw `+inf` is an error too; a state held for which
+    the proposal's density underflows is one to stay at.
+    """
+    log_w = log_density + log_ratio
     bad = ~jnp.isfinite(log_w) if fresh else jnp.isnan(log_w)
     return jnp.where(bad, -jnp.inf, log_w)

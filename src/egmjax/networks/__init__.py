@@ -1,6 +1,6 @@
 """Flax linen networks: residual MLP, lattice network, energies, heads. Core code sees only `apply(params, x, t)`."""
 
-from ._energies import InnerProduct
+from ._energies import InnerProduct, PairEnergy, RestrictedBoltzmann
 from ._features import state_features, time_features
 from ._heads import ArrayHead, ProductHead, ScalarHead, head_for
 from ._lattice import LatticeDense, LatticeNet
@@ -11,8 +11,10 @@ __all__ = [
     "InnerProduct",
     "LatticeDense",
     "LatticeNet",
+    "PairEnergy",
     "ProductHead",
     "ResidualMLP",
+    "RestrictedBoltzmann",
     "ScalarHead",
     "head_for",
     "state_features",

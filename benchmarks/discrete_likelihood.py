@@ -1,0 +1,388 @@
+"""Energies of symbols fitted by maximum likelihood, with negatives from chains that do or do not mix.
+
+    python -m benchmarks.discrete_likelihood --target patterns --method balanced-mle --out runs/rbm
+
+Two-valued sites on a `length x length` lattice, few enough to enumerate. `lattice`: the Ising torus below its critical
+temperature in a field that gives its signs the masses .8 and .2, learned by `PairEnergy`, all fields and bonds free.
+`patterns`: four patterns of weights .1, .2, .3, .4, each site flipped with probability `--noise`, learned by a
+restricted Boltzmann machine, its hidden units summed out. Negatives are chains moved by a masked jump model, revealed
+in random order and fitted to them (`balanced-mle`), by Gibbs sweeps alone (`pcd`), or by one of these from data (`cd`).
+Masses, log Z and KL divergences of the *model* are sums over all states. Writes `report.json` and `metrics.jsonl`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import tyro
+from scipy.optimize import brentq
+from scipy.special import logsumexp, rel_entr
+
+from egmjax import ebm
+from egmjax.networks import PairEnergy, ResidualMLP, RestrictedBoltzmann
+from egmjax.paths import Linear, MaskedPath, Ordered
+from egmjax.processes import MaskedProcess
+from egmjax.proposals import Density
+from egmjax.simulators import first_hitting_sampler
+from egmjax.states import Categorical
+from egmjax.targets import Ising, enumerate_states, enumerated_log_prob
+from egmjax.training import Trainer, data_source, fit, write_atomically
+
+from .report import clean
+
+BALANCED = "balanced-mle"
+WEIGHTS = np.array([0.1, 0.2, 0.3, 0.4])  # of the patterns
+HEAVY = 0.8  # of the lattice's positive sign
+
+
+@dataclass(kw_only=True)
+class DiscreteLikelihoodOptions:
+    """Options of the run."""
+
+    out: Path
+    """Folder for the results; must not exist or be empty."""
+    target: Literal["lattice", "patterns"] = "lattice"
+    """What the data are drawn from."""
+    length: int = 4
+    """Side of the lattice, 3 or 4."""
+    beta: float = 0.8
+    """Inverse temperature of the lattice, times its coupling."""
+    noise: float = 0.05
+    """Probability that a site of a pattern is flipped, in (0, .5)."""
+    method: Literal["balanced-mle", "pcd", "cd"] = "balanced-mle"
+    """Where negatives come from."""
+    num_data: int = 60_000
+    """Samples to learn from."""
+    num_updates: int = 1_000
+    """Gradient steps."""
+    batch_size: int = 256
+    """Data in a gradient step."""
+    num_chains: int = 256
+    """Negative samples; those of `cd` are as many as data."""
+    start: Literal["model", "data"] = "model"
+    """Chains of pcd start at uniform symbols, or at data."""
+    num_local: int = 1
+    """Gibbs sweeps an update."""
+    global_move: Literal["i-sir", "metropolis"] = "i-sir"
+    """Global move of the balanced method."""
+    num_candidates: int = 4
+    """Of i-SIR, the present state included."""
+    order: Literal["random", "raster"] = "random"
+    """In which sites are revealed; with a fixed order the sampler's density is known."""
+    defensive: float = 0.1
+    """Share of uniform states in the proposal."""
+    data_share: float = 0.0
+    """Share of data in the sampler's loss."""
+    energy_penalty: float = 0.0
+    """Weight of the squared energies in the loss."""
+    num_hidden: int = 32
+    """Hidden units of the Boltzmann machine."""
+    width: int = 64
+    """Features of the masked model's network."""
+    depth: int = 1
+    """Residual blocks of the masked model's network."""
+    learning_rate: float = 0.01
+    """Adam's initial rate; decays along a cosine to 1 percent."""
+    clip_norm: float = 10.0
+    """Largest norm of the gradient of the energy, and of that of the sampler."""
+    ema_decay: float = 0.995
+    """Of the averaged parameters, which are those evaluated."""
+    num_eval: int = 20_000
+    """Roll-outs of the check of log Z."""
+    seed: int = 0
+    """Seed of all randomness."""
+
+
+class Law(NamedTuple):
+    """What data are drawn from: `log_prob` of all states in the order of `enumerate_states`, and the modes."""
+
+    space: Categorical
+    log_prob: np.ndarray
+    mode_index: Callable[[jax.Array], jax.Array]
+    num_modes: int
+
+
+class Setup(NamedTuple):
+    """The parts of a run; `proposal(params)` is that of the chains, `None` without global moves."""
+
+    law: Law
+    trainer: Trainer
+    init: Callable[[int], Any]
+    log_density: Callable[[Any, jax.Array], jax.Array]
+    proposal: Callable[[Any], ebm.PathProposal] | None
+    negatives: ebm.Negatives
+
+
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    """The command; bad input ends it with one sentence and exit code 2."""
+    options = tyro.cli(
+        DiscreteLikelihoodOptions, args=arguments, prog="python -m benchmarks.discrete_likelihood"
+    )
+    try:
+        check(options)
+        if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
+            raise ValueError(f"out: {options.out} exists and is not empty")
+        setup = build(options)
+        options.out.mkdir(parents=True, exist_ok=True)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    return run(options, setup)
+
+
+def check(options: DiscreteLikelihoodOptions) -> None:
+    """Raises `ValueError` naming the first option with a senseless value."""
+    for name in ("num_updates", "num_eval", "num_hidden", "width", "depth"):
+        if getattr(options, name) < 1:
+            raise ValueError(f"{name}: at least 1, got {getattr(options, name)}")
+    if options.length not in (3, 4):
+        raise ValueError(f"length: 3 or 4, as all states are enumerated, got {options.length}")
+    for name in ("learning_rate", "clip_norm", "beta"):
+        if not 0 < getattr(options, name) < math.inf:
+            raise ValueError(f"{name}: must be positive and finite, got {getattr(options, name)}")
+    if not 0 < options.noise < 0.5:
+        raise ValueError(f"noise: between 0 and .5, got {options.noise}")
+    if options.num_candidates < 2:
+        raise ValueError(f"num_candidates: at least 2, got {options.num_candidates}")
+    if not 0 < options.defensive < 1:
+        raise ValueError(f"defensive: between 0 and 1, got {options.defensive}")
+
+
+def lattice_law(length: int, beta: float) -> Law:
+    """Ising with the field for which positive states have `HEAVY` of the mass of those with a sign."""
+
+    def torus(field: float) -> Ising:
+        return Ising(length, beta=beta, field=field)
+
+    def excess(field: float) -> float:
+        negative, positive, _ = torus(field).mode_weights  # type: ignore[misc]
+        return float(positive / (positive + negative)) - HEAVY
+
+    target = torus(brentq(excess, 0.0, 2.0 / beta, xtol=1e-9))
+    return Law(target.space, enumerated_log_prob(target), target.mode_index, 3)
+
+
+def patterns_law(length: int, noise: float) -> Law:
+    """Stripes along rows and columns, a chequerboard and its negative: half of the sites or all differ between any two.
+
+    On a side of three there are no such patterns; those are near to them.
+    """
+    row, column = np.divmod(np.arange(length**2), length)
+    patterns = np.stack([row % 2, column % 2, (row + column) % 2, 1 - (row + column) % 2])
+    states = enumerate_states(length**2, 2)
+    distance = np.abs(states[:, None, :] - patterns).sum(-1)
+    each = distance * math.log(noise) + (length**2 - distance) * math.log1p(-noise)
+
+    def nearest(x: jax.Array) -> jax.Array:
+        return jnp.argmin(jnp.sum(jnp.asarray(patterns) != x[None], axis=-1))
+
+    return Law(Categorical(length**2, 2), logsumexp(each + np.log(WEIGHTS), axis=1), nearest, len(WEIGHTS))
+
+
+def build(options: DiscreteLikelihoodOptions) -> Setup:
+    """Composes the run; energy and masked model both start at uniform states, or nearly."""
+    lattice = options.target == "lattice"
+    law = (
+        lattice_law(options.length, options.beta) if lattice else patterns_law(options.length, options.noise)
+    )
+    space, balanced = law.space, options.method == BALANCED
+    states = enumerate_states(space.sites, space.num_states)
+    rng = np.random.default_rng(options.seed)
+    data = states[rng.choice(len(states), size=options.num_data, p=np.exp(law.log_prob))]
+    network = PairEnergy(options.length) if lattice else RestrictedBoltzmann(2, options.num_hidden)
+    schedule = Linear() if options.order == "random" else Ordered.from_rank(np.arange(space.sites))
+    process = MaskedProcess(MaskedPath(schedule, sites=space.sites, num_states=2))
+    sampler = first_hitting_sampler(process)
+    denoiser = ResidualMLP(
+        space, process.prediction_shape(), width=options.width, depth=options.depth, use_time=False
+    )
+
+    def energy(params: Any, x: jax.Array) -> jax.Array:
+        return network.apply(params, x)  # type: ignore[return-value]
+
+    def log_density(params: Any, x: jax.Array) -> jax.Array:
+        return -energy(params["energy"], x)
+
+    def rollouts(params: Any) -> ebm.PathProposal:
+        return ebm.rollout_proposal(sampler, process.path, lambda x, t: denoiser.apply(params, x, t))
+
+    uniform = Density(
+        lambda key, xt, t, r: jax.random.randint(key, (space.sites,), 0, space.num_states),
+        lambda xr, xt, t, r: jnp.asarray(-space.sites * math.log(space.num_states), float),
+    )
+
+    def proposal(params: Any) -> ebm.PathProposal:
+        return ebm.defended(rollouts(params["sampler"]), uniform, options.defensive)
+
+    def global_move(paths: ebm.PathProposal) -> ebm.MoveFn:
+        if options.global_move == "metropolis":
+            return ebm.independence_metropolis(paths)
+        return ebm.i_sir(paths, options.num_candidates)
+
+    def start(params: Any, key: jax.Array) -> jax.Array:
+        if options.start == "data" and not balanced:
+            return jnp.asarray(data)[jax.random.randint(key, (), 0, len(data))]
+        return jax.random.randint(key, (space.sites,), 0, space.num_states)
+
+    negatives = ebm.chain_negatives(
+        log_density,
+        start,
+        num_chains=options.batch_size if options.method == "cd" else options.num_chains,
+        num_local=options.num_local,
+        local=ebm.gibbs_sweep(space),
+        proposal_fn=proposal if balanced else None,
+        global_move=global_move if balanced else None,
+        restart=options.method == "cd",
+    )
+    schedule_rate = optax.cosine_decay_schedule(options.learning_rate, options.num_updates, 0.01)
+    each = optax.chain(optax.clip_by_global_norm(options.clip_norm), optax.adam(schedule_rate))
+    trainer = ebm.likelihood_trainer(
+        energy,
+        data_source(data, space),
+        negatives,
+        optax.multi_transform(
+            {"energy": each, "sampler": each}, lambda params: {name: name for name in params}
+        ),
+        sampler_loss_fn=(lambda params, key, x: rollouts(params).log_ratio(key, x)) if balanced else None,
+        data_share=options.data_share,
+        energy_penalty=options.energy_penalty,
+        batch_size=options.batch_size,
+        updates_per_iteration=min(50, options.num_updates),
+        ema_decay=options.ema_decay,
+    )
+
+    def init(seed: int) -> Any:
+        key_energy, key_sampler, key_train = jax.random.split(jax.random.key(seed), 3)
+        x = jnp.zeros(space.sites, jnp.int32)
+        params = {"energy": network.init(key_energy, x)}
+        if balanced:
+            params["sampler"] = denoiser.init(key_sampler, x, jnp.zeros(()))
+        return trainer.init(key_train, params)
+
+    return Setup(law, trainer, init, log_density, proposal if balanced else None, negatives)
+
+
+def evaluate(
+    setup: Setup, params: Any, chains: ebm.ChainState | None = None, *, num_eval: int = 20_000, seed: int = 0
+) -> dict[str, Any]:
+    """The model against the truth, all by sums over states.
+
+    `kl` is KL(true, model), `tv` their total variation. With a proposal, `log_z_lower` rests on its roll-outs,
+    `log_z_upper` on 80 moves of the chains under the parameters evaluated, after 20 more.
+    """
+    law, keys = setup.law, jax.random.split(jax.random.fold_in(jax.random.key(seed), 4))
+
+    def model(x: jax.Array) -> jax.Array:
+        return setup.log_density(params, x)
+
+    states = jnp.asarray(enumerate_states(law.space.sites, law.space.num_states))
+    log_q = np.asarray(jax.jit(lambda x: jax.lax.map(model, x, batch_size=4096))(states), np.float64)
+    mode = np.asarray(jax.jit(jax.vmap(law.mode_index))(states))
+    log_z = float(logsumexp(log_q))
+    p, q = np.exp(law.log_prob), np.exp(log_q - log_z)
+    true, mass = (np.bincount(mode, weights=w, minlength=law.num_modes) for w in (p, q))
+    report = {
+        "model_mass_tv": 0.5 * float(np.abs(mass - true).sum()),
+        "model_mass_kl": float(rel_entr(true, np.maximum(mass, 1e-300)).sum()),
+        "kl": float(p @ (law.log_prob - log_q)) + log_z,
+        "tv": 0.5 * float(np.abs(p - q).sum()),
+        "log_z": log_z,
+        "entropy": float(-p @ law.log_prob),
+        "model_mass": mass.tolist(),
+        "true_mass": true.tolist(),
+    }
+    if chains is not None:
+        counts = np.bincount(np.asarray(jax.vmap(law.mode_index)(chains.position)), minlength=law.num_modes)
+        report["chain_tv"] = 0.5 * float(np.abs(counts / counts.sum() - true).sum())
+    if setup.proposal is not None and chains is not None:
+        paths = setup.proposal(params)
+        found = ebm.sampled_masses(keys[0], model, paths, law.mode_index, law.num_modes, num_eval)
+        report |= {
+            "sampled_mass_tv": 0.5 * float(np.abs(found.mass - true).sum()),
+            "log_z_lower": found.log_z,
+            "log_z_stderr": found.log_z_stderr,
+            "sampler_ess": found.ess_fraction,
+            "pareto_k": found.pareto_k,
+        }
+
+        def go_on(state: Any, key: jax.Array) -> tuple[Any, jax.Array]:
+            state, info = setup.negatives.advance(key, state, params, None)
+            return state, info["log_z_upper"]
+
+        upper = jax.jit(lambda c, k: jax.lax.scan(go_on, c, k)[1])(chains, jax.random.split(keys[1], 100))
+        later = np.asarray(upper, np.float64)[
+            20:
+        ]  # the chains have come from the last parameters, not the averaged
+        report["log_z_upper"] = float(math.log(len(later)) - logsumexp(-later))
+    return report
+
+
+def run(options: DiscreteLikelihoodOptions, setup: Setup) -> dict[str, Any]:
+    """Trains, evaluates, writes the folder `options.out`, prints a summary and returns the report."""
+    updates = min(50, options.num_updates)
+    num_iterations = -(-options.num_updates // updates)
+    guard = ebm.stop_on_divergence()
+
+    def show(row: dict[str, float]) -> None:
+        guard(row)
+        if row["iteration"] % max(1, num_iterations // 10) == 0:
+            names = (
+                "loss",
+                "loss_sampler",
+                "acceptance_global",
+                "acceptance_local",
+                "ess",
+                "log_z",
+                "log_z_upper",
+            )
+            shown = "  ".join(f"{name} {row[name]:.3g}" for name in names if name in row)
+            print(f"update {row['iteration'] * updates:.0f}  {shown}", flush=True)
+
+    result = fit(
+        setup.trainer,
+        setup.init(options.seed),
+        num_iterations,
+        metrics_file=options.out / "metrics.jsonl",
+        on_metrics=show,
+    )
+    report: dict[str, Any] = {
+        **evaluate(
+            setup,
+            result.state.ema_params,
+            result.state.buffer,
+            num_eval=options.num_eval,
+            seed=options.seed,
+        ),
+        "last": result.history[-1],
+        "seconds": {"compile": result.compile_seconds, "train": result.train_seconds},
+        "config": {k: v for k, v in asdict(options).items() if k != "out"},
+    }
+    write_atomically(options.out / "report.json", json.dumps(clean(report), indent=1) + "\n")
+    for name in (
+        "model_mass_tv",
+        "kl",
+        "tv",
+        "chain_tv",
+        "sampler_ess",
+        "log_z",
+        "log_z_lower",
+        "log_z_upper",
+    ):
+        if report.get(name) is not None:
+            print(f"{name:>20} {report[name]:.4g}")
+    print(f"trained for {result.train_seconds:.0f} s; wrote {options.out}/report.json")
+    return report
+
+
+if __name__ == "__main__":
+    main()
