@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -38,6 +37,7 @@ from egmjax.states import Categorical
 from egmjax.targets import Ising, enumerate_states, enumerated_log_prob
 from egmjax.training import Trainer, data_source, fit, write_atomically
 
+from .commands import one_sentence, refuse_taken
 from .report import clean
 
 BALANCED = "balanced-mle"
@@ -128,15 +128,11 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     options = tyro.cli(
         DiscreteLikelihoodOptions, args=arguments, prog="python -m benchmarks.discrete_likelihood"
     )
-    try:
+    with one_sentence():
         check(options)
-        if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
-            raise ValueError(f"out: {options.out} exists and is not empty")
+        refuse_taken(options.out)
         setup = build(options)
         options.out.mkdir(parents=True, exist_ok=True)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
     return run(options, setup)
 
 
