@@ -12,17 +12,14 @@ Masses, log Z and KL divergences of the *model* are sums over all states. Writes
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import tyro
 from scipy.optimize import brentq
 from scipy.special import logsumexp, rel_entr
@@ -35,22 +32,29 @@ from egmjax.proposals import Density
 from egmjax.simulators import first_hitting_sampler
 from egmjax.states import Categorical
 from egmjax.targets import Ising, enumerate_states, enumerated_log_prob
-from egmjax.training import Trainer, data_source, fit, write_atomically
+from egmjax.training import Trainer
 
 from .commands import one_sentence, refuse_taken
-from .report import clean
+from .energy_runs import (
+    BALANCED,
+    NegativesOptions,
+    chain_tv,
+    check_energy_run,
+    likelihood_parts,
+    run_energy,
+    upper_log_z,
+)
 
-BALANCED = "balanced-mle"
 WEIGHTS = np.array([0.1, 0.2, 0.3, 0.4])  # of the patterns
 HEAVY = 0.8  # of the lattice's positive sign
+SHOWN = ("loss", "loss_sampler", "acceptance_global", "acceptance_local", "ess", "log_z", "log_z_upper")
+SUMMARY = ("model_mass_tv", "kl", "tv", "chain_tv", "sampler_ess", "log_z", "log_z_lower", "log_z_upper")
 
 
 @dataclass(kw_only=True)
-class DiscreteLikelihoodOptions:
-    """Options of the run."""
+class DiscreteLikelihoodOptions(NegativesOptions):
+    """Options of the run; the network is that of the masked model."""
 
-    out: Path
-    """Folder for the results; must not exist or be empty."""
     target: Literal["lattice", "patterns"] = "lattice"
     """What the data are drawn from."""
     length: int = 4
@@ -61,46 +65,16 @@ class DiscreteLikelihoodOptions:
     """Probability that a site of a pattern is flipped, in (0, .5)."""
     method: Literal["balanced-mle", "pcd", "cd"] = "balanced-mle"
     """Where negatives come from."""
-    num_data: int = 60_000
-    """Samples to learn from."""
     num_updates: int = 1_000
     """Gradient steps."""
-    batch_size: int = 256
-    """Data in a gradient step."""
-    num_chains: int = 256
-    """Negative samples; those of `cd` are as many as data."""
-    start: Literal["model", "data"] = "model"
-    """Chains of pcd start at uniform symbols, or at data."""
-    num_local: int = 1
-    """Gibbs sweeps an update."""
-    global_move: Literal["i-sir", "metropolis"] = "i-sir"
-    """Global move of the balanced method."""
-    num_candidates: int = 4
-    """Of i-SIR, the present state included."""
     order: Literal["random", "raster"] = "random"
     """In which sites are revealed; with a fixed order the sampler's density is known."""
-    defensive: float = 0.1
-    """Share of uniform states in the proposal."""
-    data_share: float = 0.0
-    """Share of data in the sampler's loss."""
-    energy_penalty: float = 0.0
-    """Weight of the squared energies in the loss."""
     num_hidden: int = 32
     """Hidden units of the Boltzmann machine."""
-    width: int = 64
-    """Features of the masked model's network."""
     depth: int = 1
-    """Residual blocks of the masked model's network."""
+    """Residual blocks of the network."""
     learning_rate: float = 0.01
     """Adam's initial rate; decays along a cosine to 1 percent."""
-    clip_norm: float = 10.0
-    """Largest norm of the gradient of the energy, and of that of the sampler."""
-    ema_decay: float = 0.995
-    """Of the averaged parameters, which are those evaluated."""
-    num_eval: int = 20_000
-    """Roll-outs of the check of log Z."""
-    seed: int = 0
-    """Seed of all randomness."""
 
 
 class Law(NamedTuple):
@@ -138,20 +112,11 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
 
 def check(options: DiscreteLikelihoodOptions) -> None:
     """Raises `ValueError` naming the first option with a senseless value."""
-    for name in ("num_updates", "num_eval", "num_hidden", "width", "depth"):
-        if getattr(options, name) < 1:
-            raise ValueError(f"{name}: at least 1, got {getattr(options, name)}")
+    check_energy_run(options, counts=("num_hidden",), positive=("beta",))
     if options.length not in (3, 4):
         raise ValueError(f"length: 3 or 4, as all states are enumerated, got {options.length}")
-    for name in ("learning_rate", "clip_norm", "beta"):
-        if not 0 < getattr(options, name) < math.inf:
-            raise ValueError(f"{name}: must be positive and finite, got {getattr(options, name)}")
     if not 0 < options.noise < 0.5:
         raise ValueError(f"noise: between 0 and .5, got {options.noise}")
-    if options.num_candidates < 2:
-        raise ValueError(f"num_candidates: at least 2, got {options.num_candidates}")
-    if not 0 < options.defensive < 1:
-        raise ValueError(f"defensive: between 0 and 1, got {options.defensive}")
 
 
 def lattice_law(length: int, beta: float) -> Law:
@@ -220,41 +185,17 @@ def build(options: DiscreteLikelihoodOptions) -> Setup:
     def proposal(params: Any) -> ebm.PathProposal:
         return ebm.defended(rollouts(params["sampler"]), uniform, options.defensive)
 
-    def global_move(paths: ebm.PathProposal) -> ebm.MoveFn:
-        if options.global_move == "metropolis":
-            return ebm.independence_metropolis(paths)
-        return ebm.i_sir(paths, options.num_candidates)
-
-    def start(params: Any, key: jax.Array) -> jax.Array:
-        if options.start == "data" and not balanced:
-            return jnp.asarray(data)[jax.random.randint(key, (), 0, len(data))]
-        return jax.random.randint(key, (space.sites,), 0, space.num_states)
-
-    negatives = ebm.chain_negatives(
-        log_density,
-        start,
-        num_chains=options.batch_size if options.method == "cd" else options.num_chains,
-        num_local=options.num_local,
-        local=ebm.gibbs_sweep(space),
-        proposal_fn=proposal if balanced else None,
-        global_move=global_move if balanced else None,
-        restart=options.method == "cd",
-    )
-    schedule_rate = optax.cosine_decay_schedule(options.learning_rate, options.num_updates, 0.01)
-    each = optax.chain(optax.clip_by_global_norm(options.clip_norm), optax.adam(schedule_rate))
-    trainer = ebm.likelihood_trainer(
+    negatives, trainer = likelihood_parts(
+        options,
+        space,
+        data,
         energy,
-        data_source(data, space),
-        negatives,
-        optax.multi_transform(
-            {"energy": each, "sampler": each}, lambda params: {name: name for name in params}
-        ),
-        sampler_loss_fn=(lambda params, key, x: rollouts(params).log_ratio(key, x)) if balanced else None,
-        data_share=options.data_share,
-        energy_penalty=options.energy_penalty,
-        batch_size=options.batch_size,
-        updates_per_iteration=min(50, options.num_updates),
-        ema_decay=options.ema_decay,
+        log_density,
+        lambda key: uniform.sample(key, None, 0.0, 1.0),
+        proposal if balanced else None,
+        lambda params, key, x: rollouts(params).log_ratio(key, x),
+        restart=options.method == "cd",
+        local=ebm.gibbs_sweep(space),
     )
 
     def init(seed: int) -> Any:
@@ -274,7 +215,7 @@ def evaluate(
     """The model against the truth, all by sums over states.
 
     `kl` is KL(true, model), `tv` their total variation. With a proposal, `log_z_lower` rests on its roll-outs,
-    `log_z_upper` on 80 moves of the chains under the parameters evaluated, after 20 more.
+    `log_z_upper` on moves of the chains under the parameters evaluated.
     """
     law, keys = setup.law, jax.random.split(jax.random.fold_in(jax.random.key(seed), 4))
 
@@ -298,8 +239,7 @@ def evaluate(
         "true_mass": true.tolist(),
     }
     if chains is not None:
-        counts = np.bincount(np.asarray(jax.vmap(law.mode_index)(chains.position)), minlength=law.num_modes)
-        report["chain_tv"] = 0.5 * float(np.abs(counts / counts.sum() - true).sum())
+        report["chain_tv"] = chain_tv(law.mode_index, chains.position, true)
     if setup.proposal is not None and chains is not None:
         paths = setup.proposal(params)
         found = ebm.sampled_masses(keys[0], model, paths, law.mode_index, law.num_modes, num_eval)
@@ -310,74 +250,17 @@ def evaluate(
             "sampler_ess": found.ess_fraction,
             "pareto_k": found.pareto_k,
         }
-
-        def go_on(state: Any, key: jax.Array) -> tuple[Any, jax.Array]:
-            state, info = setup.negatives.advance(key, state, params, None)
-            return state, info["log_z_upper"]
-
-        upper = jax.jit(lambda c, k: jax.lax.scan(go_on, c, k)[1])(chains, jax.random.split(keys[1], 100))
-        later = np.asarray(upper, np.float64)[
-            20:
-        ]  # the chains have come from the last parameters, not the averaged
-        report["log_z_upper"] = float(math.log(len(later)) - logsumexp(-later))
+        report["log_z_upper"] = upper_log_z(keys[1], setup.negatives, chains, params)
     return report
 
 
 def run(options: DiscreteLikelihoodOptions, setup: Setup) -> dict[str, Any]:
     """Trains, evaluates, writes the folder `options.out`, prints a summary and returns the report."""
-    updates = min(50, options.num_updates)
-    num_iterations = -(-options.num_updates // updates)
-    guard = ebm.stop_on_divergence()
 
-    def show(row: dict[str, float]) -> None:
-        guard(row)
-        if row["iteration"] % max(1, num_iterations // 10) == 0:
-            names = (
-                "loss",
-                "loss_sampler",
-                "acceptance_global",
-                "acceptance_local",
-                "ess",
-                "log_z",
-                "log_z_upper",
-            )
-            shown = "  ".join(f"{name} {row[name]:.3g}" for name in names if name in row)
-            print(f"update {row['iteration'] * updates:.0f}  {shown}", flush=True)
+    def found(state: Any) -> dict[str, Any]:
+        return evaluate(setup, state.ema_params, state.buffer, num_eval=options.num_eval, seed=options.seed)
 
-    result = fit(
-        setup.trainer,
-        setup.init(options.seed),
-        num_iterations,
-        metrics_file=options.out / "metrics.jsonl",
-        on_metrics=show,
-    )
-    report: dict[str, Any] = {
-        **evaluate(
-            setup,
-            result.state.ema_params,
-            result.state.buffer,
-            num_eval=options.num_eval,
-            seed=options.seed,
-        ),
-        "last": result.history[-1],
-        "seconds": {"compile": result.compile_seconds, "train": result.train_seconds},
-        "config": {k: v for k, v in asdict(options).items() if k != "out"},
-    }
-    write_atomically(options.out / "report.json", json.dumps(clean(report), indent=1) + "\n")
-    for name in (
-        "model_mass_tv",
-        "kl",
-        "tv",
-        "chain_tv",
-        "sampler_ess",
-        "log_z",
-        "log_z_lower",
-        "log_z_upper",
-    ):
-        if report.get(name) is not None:
-            print(f"{name:>20} {report[name]:.4g}")
-    print(f"trained for {result.train_seconds:.0f} s; wrote {options.out}/report.json")
-    return report
+    return run_energy(options, setup.trainer, setup.init(options.seed), found, shown=SHOWN, summary=SUMMARY)
 
 
 if __name__ == "__main__":

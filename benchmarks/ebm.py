@@ -9,17 +9,14 @@ samples. Writes `report.json` and `metrics.jsonl`.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import tyro
 
 from egmjax import ebm
@@ -31,23 +28,27 @@ from egmjax.training import (
     Objective,
     Trainer,
     data_source,
-    fit,
     make_trainer,
     stratified_times,
     sum_objectives,
-    write_atomically,
 )
 
 from .commands import one_sentence, refuse_taken
-from .report import clean
+from .energy_runs import (
+    EnergyRunOptions,
+    check_energy_run,
+    clipped_adam,
+    run_energy,
+    updates_per_iteration,
+)
+
+SUMMARY = ("model_mass_tv", "model_mass_kl", "lowest_level_kl", "lowest_level_ess", "mean_ess", "fisher")
 
 
 @dataclass(kw_only=True)
-class EnergyOptions:
+class EnergyOptions(EnergyRunOptions):
     """Options of the run."""
 
-    out: Path
-    """Folder for the results; must not exist or be empty."""
     target: Literal["two-modes", "forty-modes"] = "two-modes"
     """Two modes of weights 2/3 and 1/3 in any dimension, or forty equal ones in the plane."""
     dim: int = 2
@@ -68,28 +69,20 @@ class EnergyOptions:
     """Least noise, in units of the data's scale."""
     noise_max: float = 10.0
     """Largest noise, in units of the data's scale."""
-    num_data: int = 60_000
-    """Samples to learn from."""
     num_updates: int = 6_000
     """Gradient steps."""
     noised_batch: int = 512
     """Noised states in a gradient step; data points are as many over the number of levels compared."""
     learning_rate: float = 1e-3
     """Adam's initial rate; decays along a cosine to 0.1 percent."""
-    clip_norm: float = 10.0
-    """Largest norm of a gradient."""
     ema_decay: float = 0.999
     """Of the averaged parameters, which are those evaluated."""
-    width: int = 64
-    """Features of the network."""
     depth: int = 3
     """Residual blocks of the network."""
     modulated: bool = True
     """Let the level scale and shift the features inside every block."""
     num_eval: int = 20_000
     """Exact samples for each mode, and at the lowest level; a fifth of them at every other."""
-    seed: int = 0
-    """Seed of all randomness."""
 
 
 class Setup(NamedTuple):
@@ -116,14 +109,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
 
 def check(options: EnergyOptions) -> None:
     """Raises `ValueError` naming the first option with a senseless value."""
-    for name in ("dim", "num_updates", "noised_batch", "width", "depth", "num_eval", "max_gap"):
-        if getattr(options, name) < 1:
-            raise ValueError(f"{name}: at least 1, got {getattr(options, name)}")
+    check_energy_run(options, counts=("dim", "noised_batch", "max_gap"), positive=("weight",))
     if options.target == "forty-modes" and options.dim != 2:
         raise ValueError(f"dim: forty modes are in the plane, got {options.dim}")
-    for name in ("learning_rate", "clip_norm", "weight"):
-        if not 0 < getattr(options, name) < math.inf:
-            raise ValueError(f"{name}: must be positive and finite, got {getattr(options, name)}")
 
 
 def build(options: EnergyOptions) -> Setup:
@@ -157,14 +145,12 @@ def build(options: EnergyOptions) -> Setup:
         return psi(params["psi"], x, t)
 
     objective, num_compared = make_objective(options, path, levels, apply_psi)
-    updates = min(50, options.num_updates)
-    schedule = optax.cosine_decay_schedule(options.learning_rate, options.num_updates, 1e-3)
     trainer = make_trainer(
         data_source(data, path.space),
         objective,
-        optax.chain(optax.clip_by_global_norm(options.clip_norm), optax.adam(schedule)),
+        clipped_adam(options, last=1e-3),
         batch_size=max(2, options.noised_batch // num_compared),
-        updates_per_iteration=updates,
+        updates_per_iteration=updates_per_iteration(options),
         ema_decay=options.ema_decay,
         time_fn=stratified_times(lambda u: levels[0] + u * (levels[-1] - levels[0]), last_time=1.0),
     )
@@ -217,40 +203,12 @@ def make_objective(
 def run(options: EnergyOptions, setup: Setup) -> dict[str, Any]:
     """Trains, evaluates, writes the folder `options.out`, prints a summary and returns the report."""
 
-    updates = min(50, options.num_updates)
-    num_iterations = -(-options.num_updates // updates)
+    def found(state: Any) -> dict[str, Any]:
+        return evaluate(options, setup, setup.log_q(state.ema_params))
 
-    def show(row: dict[str, float]) -> None:
-        if not math.isfinite(row["loss"]):
-            raise RuntimeError(f"loss: not finite after {row['iteration'] * updates:.0f} updates")
-        if row["iteration"] % max(1, num_iterations // 10) == 0:
-            print(f"update {row['iteration'] * updates:.0f}  loss {row['loss']:.4f}", flush=True)
-
-    result = fit(
-        setup.trainer,
-        setup.init(options.seed),
-        num_iterations,
-        metrics_file=options.out / "metrics.jsonl",
-        on_metrics=show,
+    return run_energy(
+        options, setup.trainer, setup.init(options.seed), found, shown=("loss",), summary=SUMMARY
     )
-    found = evaluate(options, setup, setup.log_q(result.state.ema_params))
-    report: dict[str, Any] = {
-        **found,
-        "seconds": {"compile": result.compile_seconds, "train": result.train_seconds},
-        "config": {k: v for k, v in asdict(options).items() if k != "out"},
-    }
-    write_atomically(options.out / "report.json", json.dumps(clean(report), indent=1) + "\n")
-    for name in (
-        "model_mass_tv",
-        "model_mass_kl",
-        "lowest_level_kl",
-        "lowest_level_ess",
-        "mean_ess",
-        "fisher",
-    ):
-        print(f"{name:>20} {report[name]:.4g}")
-    print(f"trained for {result.train_seconds:.0f} s; wrote {options.out}/report.json")
-    return report
 
 
 def evaluate(options: EnergyOptions, setup: Setup, log_q: ebm.LogDensityFn) -> dict[str, Any]:

@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from egmjax import ebm, metrics
+from egmjax import ebm
 from egmjax.proposals import Density, defensive_mixture
 from egmjax.targets import GaussianMixture
 from egmjax.training import Trainer
+
+from .energy_runs import chain_tv, upper_log_z
 
 
 class Setup(NamedTuple):
@@ -34,7 +36,7 @@ def evaluate(
     """The model's masses and log Z against the exact ones.
 
     `kl` is KL(true, model) per exact draws; `log_z_lower` rests on draws of the proposal of the chains alone,
-    `log_z_upper` on chains that have gone on for a while under the parameters evaluated.
+    `log_z_upper` on moves of the chains under the parameters evaluated.
     """
     mixture, base = setup.mixture, setup.base
     dim = np.shape(mixture.means)[1]
@@ -69,18 +71,12 @@ def evaluate(
         "sampled": {name: np.asarray(value).tolist() for name, value in sampled._asdict().items()},
     }
     if chains is not None:
-        report["chain_tv"] = chain_tv(mixture, chains.position, true)
+        report["chain_tv"] = chain_tv(mixture.mode_index, chains.position, true)
     if setup.proposal is not None and setup.negatives is not None:
         density = setup.proposal(params)
         alone = ebm.sampled_masses(keys[2], model, density, mixture.mode_index, num_cells, num_eval)
         report |= {"log_z_lower": alone.log_z, "flow_ess": alone.ess_fraction, "pareto_k": alone.pareto_k}
-
-        def go_on(state: Any, key: jax.Array) -> tuple[Any, None]:
-            return setup.negatives.advance(key, state, params, None)[0], None  # type: ignore[union-attr, arg-type]
-
-        held = jax.jit(lambda c, k: jax.lax.scan(go_on, c, k)[0])(chains, jax.random.split(keys[3], 50))
-        log_w = jax.vmap(lambda y: model(y) - density.log_prob(y, None, 0.0, 1.0))(held.position)
-        report["log_z_upper"] = float(metrics.summarize_forward_weights(log_w).log_z)
+        report["log_z_upper"] = upper_log_z(keys[3], setup.negatives, chains, params)
     return report
 
 
@@ -104,9 +100,3 @@ def widened(mixture: GaussianMixture, factor: float) -> GaussianMixture:
         scales=factor * np.asarray(mixture.scales),
         log_weights=np.asarray(mixture.log_weights) - dim * math.log(factor),
     )
-
-
-def chain_tv(mixture: GaussianMixture, x: jax.Array, true: np.ndarray) -> float:
-    """Total variation between the histogram of states over the modes and the true masses."""
-    counts = np.bincount(np.asarray(jax.vmap(mixture.mode_index)(x)), minlength=len(true))
-    return 0.5 * float(np.abs(counts / counts.sum() - true).sum())

@@ -81,3 +81,9 @@ def test_bad_input(tmp_path, capsys):
         line = refused(benchmark.main, words(tmp_path / "new", **options), capsys)
         assert ("dim" if "target" in options else next(iter(options))) in line
     assert not (tmp_path / "new").exists()
+
+
+def test_divergence_ends_the_command_with_one_sentence(tmp_path):
+    with pytest.raises(SystemExit, match=r"^error: loss: not finite at iteration 1; .* lower the learning rate$"):
+        benchmark.main(words(tmp_path / "run", learning_rate=1e30))
+    assert not (tmp_path / "run" / "report.json").exists()

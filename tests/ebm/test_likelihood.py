@@ -155,7 +155,7 @@ def test_two_modes_balanced_and_not():
 
     def proposal(params):
         wide = ebm.flow_density(ebm.gaussian_flow(mean, 1.5 * scale), ())
-        return defensive_mixture((ebm.flow_density(flow, params["flow"]), wide), (0.9, 0.1))
+        return defensive_mixture((ebm.flow_density(flow, params["sampler"]), wide), (0.9, 0.1))
 
     def light_mass(balanced):
         settings = {"proposal_fn": proposal, "global_move": ebm.independence_metropolis} if balanced else {}
@@ -172,12 +172,12 @@ def test_two_modes_balanced_and_not():
             data_source(data[:, None], LINE),
             negatives,
             optax.adam(0.02),
-            flow=flow if balanced else None,
+            sampler_loss_fn=ebm.flow_loss(flow) if balanced else None,
             batch_size=200,
             updates_per_iteration=100,
             ema_decay=0.99,
         )
-        params = {"energy": jnp.zeros(())} | ({"flow": flow.init(jax.random.key(0))} if balanced else {})
+        params = {"energy": jnp.zeros(())} | ({"sampler": flow.init(jax.random.key(0))} if balanced else {})
         state = fit(trainer, trainer.init(jax.random.key(1), params), 4).state
         offset = float(state.ema_params["energy"])
         p = density_on_grid(-0.5 * ((np.abs(GRID) - 3) / 0.4) ** 2 - offset * np.tanh(3 * GRID))

@@ -220,24 +220,10 @@ def test_lattice_learns_masses_with_the_sampler_alone(balanced):
 
 
 def test_bad_input():
-    flow = ebm.gaussian_flow([0.0], [1.0])
-    negatives = ebm.chain_negatives(lambda p, x: -jnp.sum(x**2), lambda p, key: jnp.zeros(1), step_size=0.1)
-    source = data_source(np.zeros((2, 1)), Real((1,)))
     for call, name in (
         (lambda: ebm.defended(ANY_ORDER, UNIFORM, 1.0), "share"),
         (lambda: ebm.gibbs_sweep(Real((2,))), "space"),
         (lambda: ebm.chain_negatives(lambda p, x: x, lambda p, key: key), "step_size"),
-        (
-            lambda: ebm.likelihood_trainer(
-                lambda p, x: x,
-                source,
-                negatives,
-                optax.sgd(1.0),
-                flow=flow,
-                sampler_loss_fn=lambda p, key, x: x,
-            ),
-            "sampler_loss_fn",
-        ),
     ):
         with pytest.raises(ValueError, match=f"^{name}: "):
             call()

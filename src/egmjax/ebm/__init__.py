@@ -28,6 +28,7 @@ from ._flows import NormalizingFlow, flow_density, gaussian_flow, moments, real_
 from ._levels import PickFn, local_pairs, log_snr_levels, mixed_pick, random_levels, uniform_levels
 from ._likelihood import (
     TiltedEnergy,
+    flow_loss,
     flow_objective,
     likelihood_trainer,
     stop_on_divergence,
@@ -63,6 +64,7 @@ __all__ = [
     "fit_normalizers",
     "fix_gauge",
     "flow_density",
+    "flow_loss",
     "flow_objective",
     "gaussian_flow",
     "gibbs_sweep",

@@ -29,7 +29,7 @@ from ..training import Checkpoints, Context, Objective, Source, Trainer, TrainSt
 from ._chains import DensityApplyFn, Negatives
 from ._flows import NormalizingFlow
 
-TERMS = ("energy", "penalty", "flow", "sampler")
+TERMS = ("energy", "penalty", "sampler")
 SamplerLossFn = Callable[[Any, jax.Array, Any], jax.Array]  # (params, key, x) -> loss at one state
 
 
@@ -68,7 +68,6 @@ def likelihood_trainer(
     negatives: Negatives,
     optimizer: optax.GradientTransformation,
     *,
-    flow: NormalizingFlow | None = None,
     sampler_loss_fn: SamplerLossFn | None = None,
     data_share: float = 0.0,
     energy_penalty: float = 0.0,
@@ -76,17 +75,17 @@ def likelihood_trainer(
     updates_per_iteration: int = 50,
     ema_decay: float = 0.999,
 ) -> Trainer:
-    """A trainer of `params = {"energy": ..., "flow": ...}` for `training.fit`; its state keeps the chains as `buffer`.
+    """A trainer of `params = {"energy": ..., "sampler": ...}` for `training.fit`; its state keeps chains as `buffer`.
 
     Args:
         energy_fn: `(params["energy"], x) -> E(x)`; the base has no parameters, so its density does not matter here.
         source: Of data, `training.data_source`.
         negatives: `chain_negatives` of the same model, as a function of the whole of `params`.
         optimizer: For all parameters.
-        flow: Fitted to the chains; `None` for chains that know no flow (`params` needs no `"flow"` then).
-        sampler_loss_fn: `(params["sampler"], key, x) -> scalar`, the loss at a state of what there is in place of a
-            flow: `log_ratio(key, x)` of a `PathProposal`, or the divergence of a process.
-        data_share: `a` above, in [0, 1]: data in the flow's or sampler's loss, which finds modes the chains have lost.
+        sampler_loss_fn: `(params["sampler"], key, x) -> scalar`, the loss at a state of what is fitted to the chains:
+            `flow_loss(flow)`, `log_ratio(key, x)` of a `PathProposal`, or the divergence of a process. `None` for
+            chains that know no sampler (`params` needs no `"sampler"` then).
+        data_share: `a` above, in [0, 1]: data in the sampler's loss, which finds modes the chains have lost.
         energy_penalty: `c` of `c (mean E(data)^2 + mean E(chains)^2)`, which keeps energies of chains that do not mix
             from diverging and biases the model. Zero is maximum likelihood.
         batch_size: Data an update.
@@ -94,10 +93,10 @@ def likelihood_trainer(
         ema_decay: Of the averaged parameters, corrected for the start as in `training.make_trainer`.
 
     Raises:
-        ValueError: A number out of its range, or `sampler_loss_fn` beside `flow`.
+        ValueError: A number out of its range.
 
     Metrics are means over the updates of a call: `loss_energy` (near zero and no measure of fit), `loss_penalty`,
-    `loss_flow` or `loss_sampler`, `loss`, `grad_norm`, those of the chains, and `failed_update`, the first one with a
+    `loss_sampler`, `loss`, `grad_norm`, those of the chains, and `failed_update`, the first one with a
     loss or gradient that is not finite, or -1. Such an update is not made, so parameters stay the last good ones.
     `stop_on_divergence` makes it an error.
     """
@@ -108,11 +107,6 @@ def likelihood_trainer(
         raise ValueError(f"data_share: between 0 and 1, got {data_share}")
     if not 0 <= energy_penalty < math.inf:
         raise ValueError(f"energy_penalty: not negative and finite, got {energy_penalty}")
-    if flow is not None and sampler_loss_fn is not None:
-        raise ValueError("sampler_loss_fn: in place of flow, not beside it")
-    name_fitted, fitted_loss_fn = (
-        ("flow", _flow_loss(flow)) if flow is not None else ("sampler", sampler_loss_fn)
-    )
 
     def init(key: jax.Array, params: Any) -> TrainState:
         key, key_chains = jax.random.split(key)
@@ -128,14 +122,13 @@ def likelihood_trainer(
         if energy_penalty > 0:
             squares = jnp.mean(positive**2) + jnp.mean(negative**2)
             terms["loss_penalty"] = energy_penalty * squares
-        if fitted_loss_fn is not None:
-            fitted = params[name_fitted]
-            terms[f"loss_{name_fitted}"] = jnp.zeros(())
+        if sampler_loss_fn is not None:
+            terms["loss_sampler"] = jnp.zeros(())
             for share, xs in ((1.0 - data_share, chains), (data_share, data)):
                 if share > 0:
                     keys = jax.random.split(key, len(jax.tree.leaves(xs)[0]))
-                    losses = jax.vmap(lambda k, x: fitted_loss_fn(fitted, k, x))(keys, xs)
-                    terms[f"loss_{name_fitted}"] += share * jnp.mean(losses)
+                    losses = jax.vmap(lambda k, x: sampler_loss_fn(params["sampler"], k, x))(keys, xs)
+                    terms["loss_sampler"] += share * jnp.mean(losses)
         return sum(terms.values()), terms  # type: ignore[return-value]
 
     def update(carry: tuple, key: jax.Array) -> tuple[tuple, dict[str, jax.Array]]:
@@ -172,7 +165,8 @@ def likelihood_trainer(
     return Trainer(init, step)
 
 
-def _flow_loss(flow: NormalizingFlow) -> SamplerLossFn:
+def flow_loss(flow: NormalizingFlow) -> SamplerLossFn:
+    """`-log flow(x)`, forward KL of a flow up to a constant; the key is not used."""
     return lambda params, key, x: -flow.log_prob(params, x)
 
 
