@@ -84,6 +84,8 @@ def test_bad_input(tmp_path, capsys):
 
 
 def test_divergence_ends_the_command_with_one_sentence(tmp_path):
-    with pytest.raises(SystemExit, match=r"^error: loss: not finite at iteration 1; .* lower the learning rate$"):
+    with pytest.raises(
+        SystemExit, match=r"^error: loss: not finite at iteration 1; .* lower the learning rate$"
+    ):
         benchmark.main(words(tmp_path / "run", learning_rate=1e30))
     assert not (tmp_path / "run" / "report.json").exists()

@@ -134,6 +134,8 @@ def test_errors():
         ({"path": MaskedPath(sites=9, num_states=3)}, "path"),
         ({"num_proposals": 0}, "num_proposals"),
         ({"chunk_size": 40}, "chunk_size"),
+        ({"energy_fn": lambda words: 0.0 * jnp.sum(words)}, "energy_fn"),
+        ({"energy_fn": lambda words: multispin.count(words.reshape(3, 3, -1))}, "energy_fn"),
     ):
         with pytest.raises(ValueError, match=f"^{name}:"):
             multispin_snis(jax.random.key(0), XT, T, **(arguments | change))

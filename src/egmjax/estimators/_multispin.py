@@ -30,7 +30,8 @@ def multispin_snis(
     `energy_fn(words [sites, n]) -> [32, n]`, e.g. `Target.multispin_energy`; see `egmjax.multispin`. The target is
     `P(x_1[i] = s | x_t)`, `[sites, 2]`. Cost: a random bit for each site and proposal, and their energies, in whole
     words. Memory of `chunk_size` proposals at a bit a site. Raises `ValueError` for a path that is not masked or
-    has not two symbols, for `num_proposals < 1`, and for a `chunk_size` that is not a positive multiple of 32.
+    has not two symbols, for `num_proposals < 1`, for a `chunk_size` that is not a positive multiple of 32, and for
+    energies of another shape or type.
     """
     if not isinstance(path, MaskedPath) or path.num_states != 2:
         raise ValueError(f"path: multi-spin coding needs a MaskedPath of two symbols, got {path}")
@@ -47,6 +48,11 @@ def multispin_snis(
         words = jnp.where((xt == path.mask)[:, None], random, shown)
         with jax.default_matmul_precision("highest"):
             log_w = -energy_fn(words)
+        if log_w.shape != (multispin.WIDTH, num_words) or not jnp.issubdtype(log_w.dtype, jnp.floating):
+            raise ValueError(
+                f"energy_fn: expected floating energies [{multispin.WIDTH}, {num_words}] of words "
+                f"[{path.sites}, {num_words}], got {log_w.dtype}{list(log_w.shape)}"
+            )
         return words, log_w, ~jnp.isfinite(log_w)
 
     def average(words: jax.Array, weights: jax.Array) -> jax.Array:
