@@ -209,9 +209,10 @@ def chain_tv(mode_index: Callable[[Any], jax.Array], x: Any, true: np.ndarray) -
 
 
 def upper_log_z(key: jax.Array, negatives: ebm.Negatives, chains: ebm.ChainState, params: Any) -> float:
-    """An upper bound of log Z from 80 moves of the chains under `params`, after 20 more.
+    """An upper bound of log Z, in the mean, from 80 moves of the chains under `params`, after 20 more.
 
-    The first ones are left out because the chains have come from the last parameters, not from the averaged.
+    The first ones are left out because the chains have come from the last parameters, not from the averaged. The mean
+    of `1 / w` lives on states that the proposal overrates: one of them may put it below log Z.
     """
 
     def go_on(state: Any, key: jax.Array) -> tuple[Any, jax.Array]:
