@@ -27,6 +27,9 @@ class ObjectiveOptions:
     """The same, where each costs a call of the network of the noised energy (bootstrap only)."""
     bootstrap_step: float = 0.2
     """Step r - t of the bootstrapped target, cut off at r = 1 (bootstrap only)."""
+    noised_energy: Literal["regression", "contrast"] = "regression"
+    """How it is learned: from estimates by as many proposals, or by telling moves of own samples, drawn in proportion
+    to their importance weights, from proposed ones (bootstrap only)."""
     site_conditionals: bool = False
     """Learn from the law of each site given the others, softmax(-E(x[i <- s])), in place of drawn symbols
     (not with bootstrap: the laws are known at r = 1 only)."""

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from egmjax.ebm import move_contrastive_objective
 from egmjax.estimators import PsiFn, psi_from_energy
 from egmjax.mcmc import refreshing_moves
 from egmjax.networks import LatticeNet, ResidualMLP
@@ -70,7 +71,8 @@ from .options import (
 class Setup(NamedTuple):
     """A run's functions. `target` is a `targets.Target`, or the `data_sets.DataSet` learned from.
 
-    `energies_per_iteration` counts evaluations of the energy, one-site changes included.
+    `energies_per_iteration` counts evaluations of the energy, one-site changes included. `noised_energy_fn(params, x,
+    t)` is the learned psi, where there is one.
     """
 
     target: Any
@@ -81,6 +83,7 @@ class Setup(NamedTuple):
     psi_fn: PsiFn
     trainer: Trainer
     energies_per_iteration: int
+    noised_energy_fn: Callable[[Any, Any, Any], jax.Array] | None = None
 
     @property
     def has_energy(self) -> bool:
@@ -142,7 +145,18 @@ def build_from_energy(name: str, options: Options) -> Setup:
     for_each = energies_of_an_example(options, objective, target.space)
     for_each += options.refresh * energies_of_a_move(target.space)
     per_iteration = options.num_rollouts + options.updates_per_iteration * options.batch_size * for_each
-    return Setup(target, process, sampler, networks.init, networks.generator, psi_fn, trainer, per_iteration)
+    noised_energy_fn = networks.psi if options.objective == "bootstrap" else None
+    return Setup(
+        target,
+        process,
+        sampler,
+        networks.init,
+        networks.generator,
+        psi_fn,
+        trainer,
+        per_iteration,
+        noised_energy_fn,
+    )
 
 
 def _num_steps(options: RunOptions) -> int:
@@ -340,9 +354,17 @@ def make_objective(
         return jnp.asarray(options.bootstrap_step)
 
     num_proposals = options.num_bootstrap_proposals
-    learned = psi_objective(
-        process, networks.psi, proposal, psi_fn, num_proposals=num_proposals, step_fn=step_fn
-    )
+    if options.noised_energy == "contrast":
+        learned = move_contrastive_objective(
+            process.path,
+            networks.psi,
+            later_fn=lambda t: jnp.minimum(t + options.bootstrap_step, 1.0),
+            psi_fn=psi_fn,
+        )
+    else:
+        learned = psi_objective(
+            process, networks.psi, proposal, psi_fn, num_proposals=num_proposals, step_fn=step_fn
+        )
     bootstrapped = snis_objective(
         process,
         networks.generator,
@@ -352,4 +374,6 @@ def make_objective(
         psi_apply_fn=networks.psi,
         step_fn=step_fn,
     )
+    # estimates may be made anywhere, so both can learn at the states that the contrast needs
+    bootstrapped = bootstrapped._replace(weighted=learned.weighted)
     return sum_objectives({"psi": learned, "generator": bootstrapped})

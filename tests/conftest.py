@@ -5,6 +5,7 @@ where jax still has them by the older emitters, which take a third less time. `E
 users do.
 """
 
+import gc
 import importlib.metadata
 import os
 
@@ -17,6 +18,9 @@ if os.environ.get("EGMJAX_TEST_OPTIMIZED", "0") != "1":
 
 # pytest-xdist runs a process on each core; threads of theirs that wait for each other only burn time
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# tracing makes many small objects and few cycles; looking for them as often as by default takes a tenth of the time
+gc.set_threshold(200_000, 20, 100)
 
 import jax
 import pytest

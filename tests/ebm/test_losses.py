@@ -220,9 +220,11 @@ def test_moves_identify_a_masked_model_which_levels_cannot(x64):
     """One masked bit: psi of the mask is `log (1/2) sum exp(psi)`; classification of levels sees none of it."""
     path = MaskedPath(sites=1)
     prob = 0.8
-    psi = lambda params, x, t: jnp.where(  # noqa: E731
-        x[0] == 2, params[0], jnp.where(x[0] == 1, params[1], 0.0)
-    )
+
+    def psi(params, x, t):
+        zero = params[2] if len(params) > 2 else 0.0
+        return jnp.where(x[0] == 2, params[0], jnp.where(x[0] == 1, params[1], zero))
+
     exact = jnp.asarray([np.log(0.5 * (1 + prob / (1 - prob))), np.log(prob / (1 - prob))])
     x1 = (jax.random.uniform(jax.random.key(0), (NUM, 1)) < prob).astype(jnp.int32)
     context = Context(None, jnp.ones(()), jnp.zeros((), jnp.int32))
@@ -238,6 +240,17 @@ def test_moves_identify_a_masked_model_which_levels_cannot(x64):
     assert np.abs(gradients(moves)).max() > 0.05
     levels = ebm.classification_objective(path, psi, LEVELS, ebm.random_levels(6))
     np.testing.assert_allclose(gradients(levels), 0, atol=1e-12)
+    # with psi known at r = 1, here lower by 2, it is determined altogether; the trainer's exponent counts
+    anchored = ebm.move_contrastive_objective(
+        path, psi, later_fn=lambda t: jnp.minimum(t + 0.5, 1.0), psi_fn=lambda x, r: psi(exact, x, r) - 2.0
+    )
+    lowered = lambda by: anchored._replace(  # noqa: E731
+        loss=lambda params, e: anchored.loss(jnp.append(params - by, -by), e)
+    )
+    assert z_score(gradients(lowered(2.0)), 0.0) < 5
+    assert z_score(gradients(lowered(1.5)), 0.0) > 6
+    context = context._replace(temper=jnp.zeros(()))
+    assert z_score(gradients(lowered(2.0)), 0.0) > 6
 
 
 def test_bad_input():
