@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from egmjax.training import write_atomically
 
 
 @contextmanager
@@ -27,3 +32,62 @@ def refuse_taken(out: Path) -> None:
     """Raises `ValueError` where `is_taken`."""
     if is_taken(out):
         raise ValueError(f"out: {out} exists and is not empty")
+
+
+def prepare_folder(
+    folder: Path,
+    configuration: Mapping[str, Any],
+    *,
+    resume: bool,
+    overwrite: bool,
+    read: Callable[[Path], Mapping[str, Any]],
+    is_run: Callable[[Mapping[str, Any]], bool],
+) -> None:
+    """Makes the folder of a run and writes `config.json`; refuses to lose or mix up anything.
+
+    `read(folder)` is the configuration of the run in it, `is_run(values)` whether a `config.json` is that of a run,
+    which may be deleted. Raises `ValueError` where there is something else, or a run and neither flag, or both.
+    """
+    wanted = json.loads(json.dumps(dict(configuration)))
+    if resume and overwrite:
+        raise ValueError("resume: cannot be combined with --overwrite")
+    if is_taken(folder):
+        if resume:
+            there = read(folder)
+            changed = [k for k in {**there, **wanted} if there.get(k) != wanted.get(k)]
+            if changed:
+                raise ValueError(
+                    f"resume: {folder} holds a run of another configuration (differs in {', '.join(changed)})"
+                )
+        elif not overwrite:
+            raise ValueError(f"out: {folder} exists; give --resume to go on or --overwrite to start anew")
+        elif not _holds(folder, is_run):
+            raise ValueError(f"overwrite: {folder} is not the folder of a run, so it is left alone")
+        else:
+            shutil.rmtree(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / "config.json").exists():
+            write_atomically(folder / "config.json", json.dumps(wanted, indent=1) + "\n")
+    except OSError as error:
+        raise ValueError(f"out: cannot write to {folder} ({error.strerror})") from error
+
+
+def read_json(folder: Path) -> dict[str, Any]:
+    """What the `config.json` of `folder` says. Raises `ValueError` where there is none."""
+    try:
+        values = json.loads((folder / "config.json").read_text())
+    except OSError as error:
+        raise ValueError(f"run: {folder} has no config.json") from error
+    except ValueError as error:
+        raise ValueError(f"run: {folder}/config.json is damaged") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"run: {folder}/config.json is not a configuration")
+    return values
+
+
+def _holds(folder: Path, is_run: Callable[[Mapping[str, Any]], bool]) -> bool:
+    try:
+        return is_run(read_json(folder))
+    except ValueError:
+        return False

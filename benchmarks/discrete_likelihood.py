@@ -34,13 +34,14 @@ from egmjax.states import Categorical
 from egmjax.targets import Ising, enumerate_states, enumerated_log_prob
 from egmjax.training import Trainer
 
-from .commands import one_sentence, refuse_taken
+from .commands import one_sentence
 from .energy_runs import (
     BALANCED,
     NegativesOptions,
     chain_tv,
     check_energy_run,
     likelihood_parts,
+    prepare_energy_run,
     run_energy,
     upper_log_z,
 )
@@ -104,9 +105,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     )
     with one_sentence():
         check(options)
-        refuse_taken(options.out)
         setup = build(options)
-        options.out.mkdir(parents=True, exist_ok=True)
+        prepare_energy_run(options)
     return run(options, setup)
 
 

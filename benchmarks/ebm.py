@@ -33,11 +33,12 @@ from egmjax.training import (
     sum_objectives,
 )
 
-from .commands import one_sentence, refuse_taken
+from .commands import one_sentence
 from .energy_runs import (
     EnergyRunOptions,
     check_energy_run,
     clipped_adam,
+    prepare_energy_run,
     run_energy,
     updates_per_iteration,
 )
@@ -101,9 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     options = tyro.cli(EnergyOptions, args=arguments, prog="python -m benchmarks.ebm")
     with one_sentence():
         check(options)
-        refuse_taken(options.out)
         setup = build(options)
-        options.out.mkdir(parents=True, exist_ok=True)
+        prepare_energy_run(options)
     return run(options, setup)
 
 

@@ -17,8 +17,9 @@ from scipy.special import logsumexp
 
 from egmjax import ebm
 from egmjax.states import Space
-from egmjax.training import Trainer, data_source, fit, write_atomically
+from egmjax.training import Checkpoints, Trainer, data_source, fit, write_atomically
 
+from .commands import one_sentence, prepare_folder, read_json
 from .report import clean
 
 BALANCED = "balanced-mle"
@@ -29,7 +30,11 @@ class EnergyRunOptions:
     """What every run shares."""
 
     out: Path
-    """Folder for the results; must not exist or be empty."""
+    """Folder for the results; must not exist, unless --resume or --overwrite is given."""
+    resume: bool = False
+    """Go on with the run in --out from its last checkpoint."""
+    overwrite: bool = False
+    """Delete what --out holds and start anew."""
     num_data: int = 60_000
     """Samples to learn from."""
     num_updates: int = 2_000
@@ -48,6 +53,8 @@ class EnergyRunOptions:
     """Draws of the evaluation."""
     seed: int = 0
     """Seed of all randomness."""
+    checkpoint_every: int = 500
+    """Gradient steps between checkpoints, up to whole iterations of 50."""
 
 
 @dataclass(kw_only=True)
@@ -78,7 +85,7 @@ def check_energy_run(
     options: EnergyRunOptions, counts: Sequence[str] = (), positive: Sequence[str] = ()
 ) -> None:
     """Raises `ValueError` naming the first option with a senseless value; `counts` and `positive` name further ones."""
-    for name in ("num_updates", "num_eval", "width", "depth", *counts):
+    for name in ("num_updates", "num_eval", "width", "depth", "checkpoint_every", *counts):
         if getattr(options, name) < 1:
             raise ValueError(f"{name}: at least 1, got {getattr(options, name)}")
     for name in ("learning_rate", "clip_norm", *positive):
@@ -102,6 +109,25 @@ def clipped_adam(options: EnergyRunOptions, last: float = 0.01) -> optax.Gradien
     return optax.chain(optax.clip_by_global_norm(options.clip_norm), optax.adam(schedule))
 
 
+def configuration(options: EnergyRunOptions) -> dict[str, Any]:
+    """What determines the result of a run, as JSON values."""
+    values = asdict(options)
+    kept = {k: v for k, v in values.items() if k not in ("out", "resume", "overwrite")}
+    return {"options": type(options).__name__, **kept}
+
+
+def prepare_energy_run(options: EnergyRunOptions) -> None:
+    """Makes the folder of a run, or finds the one to go on with; see `commands.prepare_folder`."""
+    prepare_folder(
+        options.out,
+        configuration(options),
+        resume=options.resume,
+        overwrite=options.overwrite,
+        read=read_json,
+        is_run=lambda values: "options" in values,
+    )
+
+
 def run_energy(
     options: EnergyRunOptions,
     trainer: Trainer,
@@ -113,12 +139,18 @@ def run_energy(
 ) -> dict[str, Any]:
     """Trains, calls `evaluate(state)`, writes the folder `options.out`, prints and returns the report.
 
-    Of the metrics those in `shown` are printed ten times, of the report those in `summary`. A loss that is not finite
-    ends the command with one sentence and exit code 1.
+    Goes on from the last checkpoint in the folder where `options.resume`. Of the metrics those in `shown` are printed
+    ten times, of the report those in `summary`. A loss that is not finite ends the command with one sentence and exit
+    code 1, a checkpoint that cannot be used with exit code 2.
     """
     updates = updates_per_iteration(options)
     num_iterations = -(-options.num_updates // updates)
-    guard = ebm.stop_on_divergence()
+    checkpoints = Checkpoints(options.out / "checkpoints", configuration(options))
+    if options.resume and checkpoints.latest() is not None:
+        with one_sentence():
+            state = checkpoints.restore(state)
+        print(f"resuming after update {int(state.iteration) * updates}")
+    guard = ebm.stop_on_divergence(checkpoints)
 
     def show(row: dict[str, float]) -> None:
         guard(row)
@@ -128,7 +160,13 @@ def run_energy(
 
     try:
         result = fit(
-            trainer, state, num_iterations, metrics_file=options.out / "metrics.jsonl", on_metrics=show
+            trainer,
+            state,
+            num_iterations,
+            checkpoints=checkpoints,
+            checkpoint_every=max(1, options.checkpoint_every // updates),
+            metrics_file=options.out / "metrics.jsonl",
+            on_metrics=show,
         )
     except FloatingPointError as error:
         raise SystemExit(f"error: {error}") from None
@@ -136,7 +174,7 @@ def run_energy(
         **evaluate(result.state),
         "last": result.history[-1],
         "seconds": {"compile": result.compile_seconds, "train": result.train_seconds},
-        "config": {k: v for k, v in asdict(options).items() if k != "out"},
+        "config": configuration(options),
     }
     write_atomically(options.out / "report.json", json.dumps(clean(report), indent=1) + "\n")
     for name in summary:

@@ -27,13 +27,14 @@ from egmjax.states import Real
 from egmjax.targets import GaussianMixture
 from egmjax.training import data_source, make_trainer
 
-from .commands import one_sentence, refuse_taken
+from .commands import one_sentence
 from .energy_runs import (
     BALANCED,
     NegativesOptions,
     check_energy_run,
     clipped_adam,
     likelihood_parts,
+    prepare_energy_run,
     run_energy,
     updates_per_iteration,
 )
@@ -74,9 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     options = tyro.cli(LikelihoodOptions, args=arguments, prog="python -m benchmarks.likelihood")
     with one_sentence():
         check(options)
-        refuse_taken(options.out)
         setup = build(options)
-        options.out.mkdir(parents=True, exist_ok=True)
+        prepare_energy_run(options)
     return run(options, setup)
 
 

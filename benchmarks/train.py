@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import json
 import platform
-import shutil
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +19,7 @@ import tyro
 import egmjax
 from egmjax.training import TrainState, fit, write_atomically
 
-from .commands import one_sentence
+from .commands import one_sentence, prepare_folder
 from .data_report import data_table, evaluate_data
 from .options import DATA_SETS, RUNS, TARGETS, RunOptions, check, configuration, read_configuration
 from .report import clean, table
@@ -73,7 +72,15 @@ class Run(NamedTuple):
 def prepare(name: str, options: RunOptions) -> Run:
     """Builds everything that bad input can spoil: functions, folder, and the state to start from."""
     setup = build(name, options)
-    folder = prepare_folder(name, options)
+    folder = options.out
+    prepare_folder(
+        folder,
+        configuration(name, options),
+        resume=options.resume,
+        overwrite=options.overwrite,
+        read=lambda folder: json.loads(json.dumps(configuration(*read_configuration(folder)))),
+        is_run=lambda values: values.get("target") in RUNS,
+    )
     store = checkpoints(folder, name, options)
     state = setup.init(options.seed)
     if options.resume and store.latest() is not None:
@@ -107,41 +114,6 @@ def train(run: Run) -> dict[str, Any]:
     print(table(report) if setup.has_energy else data_table(report))
     print(f"wrote {folder}/report.json, report.png, samples.npz")
     return report
-
-
-def prepare_folder(name: str, options: RunOptions) -> Path:
-    """Makes the folder of a run and writes `config.json`; refuses to lose or mix up anything."""
-    folder, config = options.out, configuration(name, options)
-    if options.resume and options.overwrite:
-        raise ValueError("resume: cannot be combined with --overwrite")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        if options.resume:
-            there, here = configuration(*read_configuration(folder)), json.loads(json.dumps(config))
-            changed = [k for k in {**there, **here} if there.get(k) != here.get(k)]
-            if changed:
-                raise ValueError(
-                    f"resume: {folder} holds a run of another configuration (differs in {', '.join(changed)})"
-                )
-        elif not options.overwrite:
-            raise ValueError(f"out: {folder} exists; give --resume to go on or --overwrite to start anew")
-        elif not _is_run(folder):
-            raise ValueError(f"overwrite: {folder} is not the folder of a run, so it is left alone")
-        else:
-            shutil.rmtree(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not (folder / "config.json").exists():
-            write_atomically(folder / "config.json", json.dumps(config, indent=1) + "\n")
-    except OSError as error:
-        raise ValueError(f"out: cannot write to {folder} ({error.strerror})") from error
-    return folder
-
-
-def _is_run(folder: Path) -> bool:
-    try:
-        return json.loads((folder / "config.json").read_text())["target"] in RUNS
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
 
 
 def versions() -> dict[str, str]:

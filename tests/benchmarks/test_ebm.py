@@ -1,6 +1,7 @@
 """The energy benchmark with tiny settings: its figures against exact ones, what it writes, what it refuses."""
 
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import pytest
 
 from benchmarks import ebm as benchmark
 from egmjax import ebm
-from tests.benchmarks.commands import refused, strict_json
+from tests.benchmarks.commands import refused, snapshot, strict_json
 
 pytestmark = pytest.mark.slow  # compiles a lot
 
@@ -37,6 +38,27 @@ def test_what_a_run_leaves(method, tmp_path):
     assert len(found["ess"]) == TINY["num_levels"]
     assert 0 <= found["model_mass_tv"] < 1
     assert found["lowest_level_kl"] > 0
+
+
+def test_a_run_goes_on_where_it_was_cut_off(tmp_path, capsys):
+    out = tmp_path / "run"
+    short = {"num_updates": 100, "checkpoint_every": 50}
+    found = benchmark.main(words(out, **short))
+    shutil.rmtree(out / "checkpoints" / "2")
+    (out / "report.json").unlink()
+    before = snapshot(out)
+    assert "exists" in refused(benchmark.main, words(out, **short), capsys)
+    assert "learning_rate" in refused(
+        benchmark.main, [*words(out, **short, learning_rate=0.1), "--resume"], capsys
+    )
+    assert snapshot(out) == before
+    again = benchmark.main([*words(out, **short), "--resume"])
+    assert "resuming after update 50" in capsys.readouterr().out
+    ignored = {"seconds": None, "last": None}
+    assert again | ignored == found | ignored
+    assert again["last"]["loss"] == found["last"]["loss"]
+    (out / "checkpoints" / "2" / "default" / "_METADATA").write_text("torn")
+    assert "damaged" in refused(benchmark.main, [*words(out, **short), "--resume"], capsys)
 
 
 def test_figures_of_known_models():
