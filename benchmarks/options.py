@@ -258,6 +258,15 @@ class JointDw4Options(WeightedOptions):
     scale: float = 1.6
 
 
+@dataclass(kw_only=True)
+class LearnedOptions(MixedOptions):
+    """The energy learned in a folder of benchmarks.ebm, .likelihood or .discrete_likelihood."""
+
+    run: str
+    """The folder."""
+    power: float = 2.0
+
+
 TARGETS: dict[str, type[Options]] = {
     "ising": IsingOptions,
     "potts": PottsOptions,
@@ -270,6 +279,7 @@ TARGETS: dict[str, type[Options]] = {
     "gb-rbm": GbRbmOptions,
     "joint-mog": JointMogOptions,
     "joint-dw4": JointDw4Options,
+    "learned": LearnedOptions,
 }
 
 

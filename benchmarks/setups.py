@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -59,6 +60,7 @@ from .options import (
     Gmm40Options,
     IsingOptions,
     LatticeOptions,
+    LearnedOptions,
     ObjectiveOptions,
     Options,
     PottsOptions,
@@ -208,6 +210,10 @@ def _target(name: str, options: Options) -> Target:
             return GaussianMixture.gmm40(options.variant)
         case FunnelOptions():
             return Funnel()
+        case LearnedOptions():
+            from .learned import load_energy  # imports the flows, which takes seconds
+
+            return load_energy(Path(options.run))
     simple: dict[str, Callable[[], Target]] = {
         "three-peaks": GaussianMixture.three_peaks,
         "three-modes": GaussianMixture.three_modes,

@@ -9,6 +9,7 @@ import pytest
 from scipy.special import logsumexp
 
 from benchmarks import discrete_likelihood as benchmark
+from benchmarks.learned import load_energy
 from egmjax.targets import enumerate_states
 from tests.benchmarks.commands import refused, strict_json
 
@@ -40,6 +41,11 @@ def test_what_a_run_leaves(tmp_path, order):
     assert found["kl"] > 0
     assert found["log_z_lower"] == pytest.approx(found["log_z"], abs=0.05)
     assert found["log_z_upper"] == pytest.approx(found["log_z"], abs=0.2)
+    # the model as a target is the one reported
+    target = load_energy(tmp_path / "run")
+    energy = jax.jit(jax.vmap(target.energy))(jnp.asarray(enumerate_states(9, 2)))
+    assert logsumexp(-np.asarray(energy, np.float64)) == pytest.approx(found["log_z"], abs=1e-4)
+    np.testing.assert_allclose(target.mode_weights, found["true_mass"], rtol=1e-6)
 
 
 @pytest.mark.parametrize("method", ["pcd", "cd"])

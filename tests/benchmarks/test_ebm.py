@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from benchmarks import ebm as benchmark
+from benchmarks import train
+from benchmarks.learned import load_energy
 from egmjax import ebm
 from tests.benchmarks.commands import refused, snapshot, strict_json
 
@@ -57,8 +59,16 @@ def test_a_run_goes_on_where_it_was_cut_off(tmp_path, capsys):
     ignored = {"seconds": None, "last": None}
     assert again | ignored == found | ignored
     assert again["last"]["loss"] == found["last"]["loss"]
+    # the model as a target of the sampler, and what is not one
+    target = load_energy(out)
+    assert np.isfinite(target.energy(jnp.zeros(2)))
+    np.testing.assert_allclose(target.mode_weights, [2 / 3, 1 / 3], rtol=1e-5)
+    train_words = ["learned", "--out", str(tmp_path / "sampler"), "--run"]
+    assert "config.json" in refused(train.main, [*train_words, tmp_path], capsys)
     (out / "checkpoints" / "2" / "default" / "_METADATA").write_text("torn")
     assert "damaged" in refused(benchmark.main, [*words(out, **short), "--resume"], capsys)
+    assert "damaged" in refused(train.main, [*train_words, out], capsys)
+    assert not (tmp_path / "sampler").exists()
 
 
 def test_figures_of_known_models():

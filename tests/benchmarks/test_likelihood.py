@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from benchmarks import likelihood as benchmark
+from benchmarks.learned import load_energy
 from benchmarks.likelihood_report import evaluate
+from egmjax.targets import GaussianMixture
 from tests.benchmarks.commands import refused, strict_json
 
 pytest.importorskip("distrax")
@@ -44,6 +46,16 @@ def test_what_a_run_leaves(tmp_path):
     assert found["log_z_lower"] == pytest.approx(found["log_z"], abs=0.2)
     assert found["log_z_upper"] == pytest.approx(found["log_z"], abs=0.5)
     assert sum(found["model_mass"]) == pytest.approx(1)
+    # the model as a target is the one reported
+    target = load_energy(tmp_path / "run")
+    law = GaussianMixture.four_modes(3)
+    x = law.sample(jax.random.key(0), 20_000)
+    log_ratio = np.asarray(jax.jit(jax.vmap(lambda y: law.energy(y) - target.energy(y)))(x), np.float64)
+    kl = found["log_z"] - log_ratio.mean()
+    assert kl == pytest.approx(
+        found["kl"], abs=4 * log_ratio.std() * np.sqrt(1 / 20_000 + 1 / TINY["num_eval"])
+    )
+    np.testing.assert_allclose(target.mode_weights, [0.1, 0.2, 0.3, 0.4], rtol=1e-5)
 
 
 @pytest.mark.parametrize("method", ["pcd-ula", "cd", "flow"])

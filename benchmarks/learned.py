@@ -1,0 +1,87 @@
+"""Energies learned by the energy commands, as targets of `python -m benchmarks.train learned --run DIR`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from egmjax._pytree import frozen_pytree, static
+from egmjax.states import Real
+from egmjax.targets import FromEnergy, enumerate_states
+from egmjax.training import Checkpoints
+
+from . import discrete_likelihood, ebm, likelihood
+from .commands import read_json
+from .energy_runs import EnergyRunOptions, configuration
+
+KINDS: dict[str, tuple[Any, type[EnergyRunOptions]]] = {
+    kind.__name__: (module, kind)
+    for module, kind in (
+        (ebm, ebm.EnergyOptions),
+        (likelihood, likelihood.LikelihoodOptions),
+        (discrete_likelihood, discrete_likelihood.DiscreteLikelihoodOptions),
+    )
+}
+
+
+@frozen_pytree
+class LearnedEnergy(FromEnergy):
+    """An energy learned from data. Its modes are those of the law that the data came from, with that law's weights.
+
+    What is known of that law is not known of the model: `log_z` is left to the sampler, and the distance of mode
+    weights from the true ones is the error of both.
+    """
+
+    index_fn: Callable[[Any], jax.Array] = static()
+    masses: tuple[float, ...] = static()
+
+    @property
+    def mode_weights(self) -> np.ndarray:
+        """Probabilities `[num_modes]` under the law of the data."""
+        return np.asarray(self.masses)
+
+    def mode_index(self, x: Any) -> jax.Array:
+        """As for the law of the data."""
+        return self.index_fn(x)
+
+
+def load_energy(folder: Path) -> LearnedEnergy:
+    """The model in the folder of an energy command, with averaged parameters; noised ones at their lowest level.
+
+    Raises `ValueError` where there is no such run, or its checkpoint is missing or damaged.
+    """
+    values = read_json(folder)
+    name = values.pop("options", None)
+    if name not in KINDS:
+        raise ValueError(f"run: {folder} is not the folder of an energy command")
+    module, kind = KINDS[name]
+    try:
+        options = kind(out=folder, **values)
+    except TypeError as error:
+        raise ValueError(f"run: {folder}/config.json is not a configuration of this version") from error
+    setup = module.build(options)
+    store = Checkpoints(folder / "checkpoints", configuration(options))
+    params = store.restore(setup.init(options.seed)).ema_params
+    if module is discrete_likelihood:
+        law = setup.law
+        states = jnp.asarray(enumerate_states(law.space.sites, law.space.num_states))
+        index = np.asarray(jax.vmap(law.mode_index)(states))
+        masses = np.bincount(index, np.exp(law.log_prob), law.num_modes)
+        return _target(lambda x: -setup.log_density(params, x), law.space, law.mode_index, masses)
+    mixture = setup.mixture
+    dim = np.shape(mixture.means)[1]
+    masses = np.exp(np.asarray(mixture.log_weights) + dim * np.log(mixture.scales))
+    if module is ebm:
+        log_q, level = setup.log_q(params), jnp.asarray(setup.levels[-1], dtype=float)
+        return _target(lambda x: -log_q(x, level), Real((dim,)), mixture.mode_index, masses)
+    return _target(lambda x: -setup.log_density(params, x), Real((dim,)), mixture.mode_index, masses)
+
+
+def _target(energy_fn: Any, space: Any, index_fn: Any, masses: np.ndarray) -> LearnedEnergy:
+    weights = masses / masses.sum()
+    return LearnedEnergy(energy_fn, space, index_fn=index_fn, masses=tuple(map(float, weights)))
