@@ -23,6 +23,7 @@ from ._jump_law import (
 )
 from ._masked import MaskedPath
 from ._mixture import MixturePath
+from ._orders import coarse_to_fine, nearest_earlier, torus_points
 from ._product import ProductPath
 from ._schedules import (
     CondOT,
@@ -67,6 +68,7 @@ __all__ = [
     "backward_landing_cdf",
     "backward_landing_density",
     "backward_landing_ppf",
+    "coarse_to_fine",
     "conditional_coupling",
     "derivative",
     "jump_coordinates",
@@ -77,6 +79,8 @@ __all__ = [
     "landing_normalizer",
     "landing_ppf",
     "landing_roots",
+    "nearest_earlier",
     "stationary_path",
     "survival",
+    "torus_points",
 ]

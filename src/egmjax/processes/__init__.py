@@ -19,6 +19,7 @@ from ._product import ProductProcess
 from ._pure_diffusion import PureDiffusionProcess
 from ._rate_jump import RateJumpProcess
 from ._rates import RateProcess
+from ._sitewise import SiteOrder, SitewiseApply, SitewisePredictor, bind, site_order, sitewise
 from ._superposition import SuperpositionProcess
 
 __all__ = [
@@ -39,8 +40,14 @@ __all__ = [
     "RateJumpProcess",
     "RateProcess",
     "ResidualHead",
+    "SiteOrder",
+    "SitewiseApply",
+    "SitewisePredictor",
     "SuperpositionProcess",
     "at_condition",
+    "bind",
     "condition",
     "guide",
+    "site_order",
+    "sitewise",
 ]

@@ -2,6 +2,7 @@
 
 from ._grids import Spacing, edm_spacing, log_spacing, scale_spacing, time_grid, uniform_spacing
 from ._ode import FlowODE, ODERollout, flow_ode
+from ._ordered import ordered_sampler
 from ._rates import RateRollout, RateSampler, rate_sampler
 from ._samplers import Rollout, Sampler, first_hitting_sampler, grid_sampler
 from ._smc import SMC, Particles, smc_sampler
@@ -21,6 +22,7 @@ __all__ = [
     "flow_ode",
     "grid_sampler",
     "log_spacing",
+    "ordered_sampler",
     "rate_sampler",
     "scale_spacing",
     "smc_sampler",

@@ -82,7 +82,7 @@ def grid_sampler(
 
     def sample(key: jax.Array, predict_fn: PredictFn, xt: Any = None, t: Scalar = 0.0) -> Rollout:
         key_prior, key_steps = jax.random.split(key)
-        xt, correction = _start(path, key_prior, xt)
+        xt, correction = start_state(path, key_prior, xt)
         clock = at(t)
 
         def advance(carry: tuple, inputs: tuple) -> tuple:
@@ -120,7 +120,7 @@ def first_hitting_sampler(process: MaskedProcess | AmortizedProcess) -> Sampler:
     """Reveals one mask a network call, in the order of the path's exact hitting times; no time discretisation.
 
     Hitting times do not depend on symbols, so the chain is simulated exactly and its weight,
-    `-sum_n log(S D_{i_n}(x[i_n] | revealed before))`, is exact for any order: random with a common clock, fixed with
+    `-sum_n log D_{i_n}(x[i_n] | revealed before)`, is exact for any order: random with a common clock, fixed with
     `paths.Ordered`. Sites given as evidence are known from the start and cost nothing in the weight. Cost: `sites`
     network calls a roll-out. The log-weight of given states evaluates all `sites` contexts at once. An
     `AmortizedProcess` of a masked process draws a condition first. Raises `ValueError` for other processes.
@@ -134,7 +134,7 @@ def first_hitting_sampler(process: MaskedProcess | AmortizedProcess) -> Sampler:
 
     def sample(key: jax.Array, predict_fn: PredictFn, xt: Any = None, t: Scalar = 0.0) -> Rollout:
         key_prior, key_times, key_symbols = jax.random.split(key, 3)
-        xt, correction = _start(path, key_prior, xt)
+        xt, correction = start_state(path, key_prior, xt)
         hitting = jnp.where(xt == path.mask, path.hitting_times(key_times, t), jnp.inf)
         order = jnp.argsort(hitting)
         noise = jax.random.gumbel(key_symbols, (path.sites, path.num_states))
@@ -157,7 +157,7 @@ def first_hitting_sampler(process: MaskedProcess | AmortizedProcess) -> Sampler:
         hitting = path.hitting_times(key)
         rank = jnp.argsort(jnp.argsort(hitting))  # float32 times can be equal; ranks cannot
         earlier = rank[None, :] < rank[:, None]  # row i: what was known when site i was revealed
-        x0, correction = _start(path, key, None)
+        x0, correction = start_state(path, key, None)
         hidden = x0 == path.mask
         contexts = jnp.where(earlier | ~hidden[None, :], x1[None, :], path.mask)
         logits = jax.vmap(predict_fn)(contexts, hitting)
@@ -192,7 +192,7 @@ def check_grid(times: Any) -> np.ndarray:
     return grid
 
 
-def _start(path: Any, key: jax.Array, xt: Any) -> tuple[Any, jax.Array]:
+def start_state(path: Any, key: jax.Array, xt: Any) -> tuple[Any, jax.Array]:
     if xt is not None:
         return xt, jnp.zeros(())
     x0 = path.sample_prior(key)

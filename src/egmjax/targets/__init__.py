@@ -3,6 +3,7 @@
 from ._base import Target
 from ._clamped import clamped_log_mean, clamped_sample, exact_denoiser
 from ._conditioned import Conditioned, conditioned
+from ._dependence import dependence, independent_sites
 from ._enumeration import enumerate_states, enumerated_log_prob, enumerated_log_z
 from ._from_energy import FromEnergy, FromLogDensity, check_energy, from_energy, from_log_density
 from ._funnel import Funnel
@@ -37,12 +38,14 @@ __all__ = [
     "clamped_log_mean",
     "clamped_sample",
     "conditioned",
+    "dependence",
     "enumerate_states",
     "enumerated_log_prob",
     "enumerated_log_z",
     "exact_denoiser",
     "from_energy",
     "from_log_density",
+    "independent_sites",
     "mean_free_basis",
     "transformed",
 ]

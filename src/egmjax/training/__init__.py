@@ -17,6 +17,7 @@ from ._objectives import (
     sum_objectives,
     weighted_objective,
 )
+from ._path_objectives import likelihood_objective, log_variance_objective
 from ._sharding import constrain, state_mesh
 from ._sources import Source, check_data, data_source, rollout_source
 from ._times import TimeFn, log_times, logit_normal_times, stratified_times
@@ -44,8 +45,10 @@ __all__ = [
     "fit",
     "from_psi_objective",
     "independent_coupling",
+    "likelihood_objective",
     "linear_temper",
     "log_times",
+    "log_variance_objective",
     "logit_normal_times",
     "make_trainer",
     "multispin_objective",

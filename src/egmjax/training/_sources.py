@@ -17,7 +17,7 @@ import numpy as np
 
 from ..estimators import PsiFn
 from ..mcmc import RefreshFn
-from ..processes import Process
+from ..processes import Process, bind
 from ..simulators import Rollout, Sampler
 from ..states import Space, check_state
 from ._buffer import BufferState, ReplayBuffer
@@ -71,7 +71,7 @@ def rollout_source(
 
     def roll_out(key: jax.Array, params: Any) -> tuple[Rollout, jax.Array]:
         keys = constrain(jax.random.split(key, num_rollouts), mesh)
-        rollouts = jax.vmap(lambda k: sampler.sample(k, lambda x, t: apply_fn(params, x, t)))(keys)
+        rollouts = jax.vmap(lambda k: sampler.sample(k, bind(apply_fn, params)))(keys)
         with jax.default_matmul_precision("highest"):
             psi = jax.vmap(lambda x: psi_fn(x, 1.0))(rollouts.x)
         return rollouts, psi

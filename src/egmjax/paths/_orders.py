@@ -1,0 +1,77 @@
+"""Orders of generation, as ranks for the schedule `paths.Ordered`.
+
+    coarse to fine   each next site is the farthest from those before it (maximin, the order of Vecchia approximations:
+                     Guinness, 2018), so that it lies between known ones; the sites in `last` come after all others
+    contexts         of each site the earlier ones that are nearest: what it depends on most
+
+Sites far apart come first because little can be said of them in any order; what comes later is hemmed in by what is
+known, and a few of the nearest known sites say nearly all about it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def torus_points(length: int) -> np.ndarray:
+    """Coordinates `[length^2, 2]` of the sites of a `length x length` torus, row by row."""
+    return np.stack(np.divmod(np.arange(length**2), length), axis=-1).astype(float)
+
+
+def coarse_to_fine(points: Any, *, period: float | None = None, last: Any = None) -> np.ndarray:
+    """Ranks `[sites]`, integers: one site a rank, then all sites where `last [sites]` is true in one rank.
+
+    Args:
+        points: Coordinates `[sites, d]`; sites at equal distances are taken in their order.
+        period: Of every coordinate, on a torus.
+        last: Sites of the last rank, e.g. `targets.independent_sites`; none if left out, so the last rank has one.
+
+    Costs `sites^2` distances, on the host. Raises `ValueError` for another shape, or where `last` leaves no site.
+    """
+    points = _check_points(points)
+    num = len(points)
+    is_last = np.zeros(num, bool) if last is None else np.asarray(last)
+    if is_last.shape != (num,) or is_last.dtype != bool or is_last.all():
+        raise ValueError(f"last: expected {num} booleans, not all of them true")
+    rank = np.full(num, int((~is_last).sum()))
+    nearest = np.where(is_last, -np.inf, np.inf)
+    for place in range(rank.max()):
+        site = int(np.argmax(nearest))
+        rank[site] = place
+        nearest = np.minimum(nearest, _distance(points, points[site], period))
+        nearest[rank <= place] = -np.inf
+    return rank
+
+
+def nearest_earlier(points: Any, rank: Any, num: int, *, period: float | None = None) -> np.ndarray:
+    """Of each site the `num` nearest ones of lower rank, `[sites, num]` integers; `-1` where there are fewer.
+
+    Raises `ValueError` for `num < 1` or points and ranks that do not fit.
+    """
+    points, rank = _check_points(points), np.asarray(rank)
+    if rank.shape != (len(points),):
+        raise ValueError(f"rank: expected [{len(points)}], got {list(rank.shape)}")
+    if num < 1:
+        raise ValueError(f"num: at least 1, got {num}")
+    table = np.full((len(points), num), -1)
+    for site in range(len(points)):
+        distance = np.where(rank < rank[site], _distance(points, points[site], period), np.inf)
+        found = np.argsort(distance, kind="stable")[: min(num, int((rank < rank[site]).sum()))]
+        table[site, : len(found)] = found
+    return table
+
+
+def _check_points(points: Any) -> np.ndarray:
+    points = np.asarray(points, float)
+    if points.ndim != 2 or not len(points):
+        raise ValueError(f"points: expected [sites, d], got {list(points.shape)}")
+    return points
+
+
+def _distance(points: np.ndarray, point: np.ndarray, period: float | None) -> np.ndarray:
+    apart = np.abs(points - point)
+    if period is not None:
+        apart = np.minimum(apart, period - apart)
+    return np.round(np.sum(apart**2, axis=-1), 9)  # equal distances are to be equal

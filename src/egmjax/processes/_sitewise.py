@@ -1,0 +1,116 @@
+"""Denoisers of a fixed order, which can be asked for one site, for all at once, and for the last ones.
+
+A network whose rows look at earlier sites only gives all factors of `q(x) = prod_i D_i(x_i | earlier)` in one call, and
+a roll-out needs one row at a time, not a call of the whole network for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..paths import MaskedPath, Ordered
+from ._base import PredictFn
+
+
+@dataclass(frozen=True)
+class SitewisePredictor:
+    """A `predict_fn(x, t)`, logits `[sites, S]`, whose row of a site looks at sites of lower rank only.
+
+    `row(x, n)`: that of the site of rank `n`, `[S]`; `last(x)`: those of the last rank, `[num_last, S]`. Masks and
+    symbols at sites that are not earlier make no difference to any of them.
+    """
+
+    predict: Callable[[jax.Array], jax.Array]
+    row: Callable[[jax.Array, Any], jax.Array]
+    last: Callable[[jax.Array], jax.Array]
+
+    def __call__(self, x: jax.Array, t: Any) -> jax.Array:
+        return self.predict(x)
+
+
+@dataclass(frozen=True)
+class SitewiseApply:
+    """An `apply_fn(params, x, t)` that becomes a `SitewisePredictor` where its parameters are bound; see `bind`."""
+
+    bind: Callable[[Any], SitewisePredictor]
+
+    def __call__(self, params: Any, x: jax.Array, t: Any) -> jax.Array:
+        return self.bind(params)(x, t)
+
+
+def bind(apply_fn: Callable[[Any, Any, Any], Any], params: Any) -> PredictFn:
+    """`predict_fn(x, t)` of a network with these parameters."""
+    if isinstance(apply_fn, SitewiseApply):
+        return apply_fn.bind(params)
+    return lambda x, t: apply_fn(params, x, t)
+
+
+class SiteOrder(NamedTuple):
+    """Sites `[num_ranks - 1]` of all ranks but the last, by rank, and the sites of the last."""
+
+    first: np.ndarray
+    last: np.ndarray
+
+
+def site_order(path: MaskedPath) -> SiteOrder:
+    """The order of a path whose ranks, except for the last, have one site each.
+
+    Raises `ValueError` for a schedule that is not `paths.Ordered`, and for several sites in an earlier rank.
+    """
+    schedule = path.schedule
+    if not isinstance(schedule, Ordered):
+        raise ValueError(f"path: expected an Ordered schedule, got {type(schedule).__name__}")
+    rank = np.asarray(schedule.rank)
+    sizes = np.bincount(rank)
+    if np.any(sizes[:-1] != 1):
+        raise ValueError(f"path: ranks before the last must have one site, got {sizes[:-1].max()} in one")
+    by_rank = np.argsort(rank, kind="stable")
+    return SiteOrder(by_rank[: len(sizes) - 1], by_rank[len(sizes) - 1 :])
+
+
+def sitewise(
+    path: MaskedPath,
+    rows_fn: Callable[[Any, jax.Array], jax.Array],
+    row_fn: Callable[[Any, jax.Array, Any], jax.Array],
+    site_energies_fn: Callable[[jax.Array], jax.Array] | None = None,
+) -> SitewiseApply:
+    """The `apply_fn` of a network with `rows_fn(params, x) -> [rows, S]` and `row_fn(params, x, n) -> [S]`.
+
+    Rows are by rank, e.g. those of `networks.SiteMLPs` with the contexts of `site_order(path)`. With
+    `site_energies_fn`, e.g. `Target.site_energies`, the sites of the last rank follow their exact law given all others,
+    `softmax(-E(x[i <- s]))`, and the network has no rows for them:
+
+        log w = -E(x) - sum_i log D_i = -E_A(x_A) - sum_(i in A) log D_i,    E_A = -log sum_(x_B) exp(-E(x_A, x_B))
+
+    so that they are summed out of the weights, and drawn, exactly. Right only where they are independent given the
+    others: `targets.independent_sites`. For the Ising model `E_A = -sum_(b in B) log 2 cosh(beta h_b)`, `h_b` the local
+    field. Raises `ValueError` as `site_order` does.
+    """
+    first, last = site_order(path)
+    rows = first if site_energies_fn is not None else np.concatenate([first, last])
+
+    def bound(params: Any) -> SitewisePredictor:
+        def row(x: jax.Array, n: Any) -> jax.Array:
+            return row_fn(params, x, n)
+
+        def last_rows(x: jax.Array) -> jax.Array:
+            if site_energies_fn is None:
+                return jax.vmap(row, (None, 0))(x, len(first) + jnp.arange(len(last)))
+            with jax.default_matmul_precision("highest"):
+                # masks, if any, are among the last, which do not depend on each other
+                return -site_energies_fn(path.as_data(x))[last]
+
+        def predict(x: jax.Array) -> jax.Array:
+            found = rows_fn(params, x)
+            logits = jnp.zeros((path.sites, path.num_states), found.dtype).at[rows].set(found)
+            return logits if site_energies_fn is None else logits.at[last].set(last_rows(x))
+
+        return SitewisePredictor(predict, row, last_rows)
+
+    return SitewiseApply(bound)

@@ -1,0 +1,45 @@
+"""Perceptrons of their own for each site: rows one by one or all at once, what they look at, odd ones."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from egmjax.networks import SiteMLPs
+
+CONTEXTS = np.array([[-1, -1], [0, -1], [1, 0], [3, 1]])
+
+
+def network(num_states, **options):
+    net = SiteMLPs(CONTEXTS, num_states=num_states, width=4, **options)
+    params = net.init(jax.random.key(0), jnp.zeros(5, jnp.int32))
+    leaves, structure = jax.tree.flatten(params)
+    noise = [jax.random.normal(jax.random.key(i), a.shape) for i, a in enumerate(leaves)]
+    return net, jax.tree.unflatten(structure, noise)
+
+
+@pytest.mark.parametrize(("num_states", "depth", "odd"), [(2, 1, True), (2, 2, False), (3, 1, False)])
+def test_rows(num_states, depth, odd):
+    """A row alone is that of all; it moves with the symbols of its context and with no other; masks elsewhere too."""
+    net, params = network(num_states, depth=depth, odd=odd)
+    x = jnp.asarray([1, 0, 1, 0, num_states], jnp.int32)
+    rows = jax.jit(net.apply)(params, x)
+    assert rows.shape == (4, num_states)
+    one = jax.jit(lambda p, x, n: net.apply(p, x, n, method="row"))
+    for n in range(4):
+        np.testing.assert_allclose(one(params, x, n), rows[n], rtol=1e-5, atol=1e-6)
+    for site in range(5):
+        other = x.at[site].set((x[site] + 1) % num_states)
+        moved = np.abs(np.asarray(jax.jit(net.apply)(params, other)) - rows).max(1) > 1e-4
+        np.testing.assert_array_equal(moved, np.any(site == CONTEXTS, axis=1))
+    if odd:
+        np.testing.assert_allclose(net.apply(params, 1 - x), -rows, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(rows[0], 0, atol=1e-7)
+
+
+def test_starts_uniform_and_refuses_odd_symbols():
+    net = SiteMLPs(CONTEXTS, num_states=3)
+    x = jnp.asarray([1, 0, 2, 0, 1], jnp.int32)
+    np.testing.assert_array_equal(net.apply(net.init(jax.random.key(0), x), x), 0)
+    with pytest.raises(ValueError, match="odd"):
+        SiteMLPs(CONTEXTS, num_states=3, odd=True).init(jax.random.key(0), x)
