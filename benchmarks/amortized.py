@@ -155,6 +155,10 @@ def check(options: AmortizedOptions) -> None:
         raise ValueError(
             f"beta_low: needs 0 <= beta_low < beta_high, got {options.beta_low} and {options.beta_high}"
         )
+    if options.objective == "log-variance":
+        raise ValueError(
+            "objective: log-weights at different temperatures have different means, so no log-variance"
+        )
     if not 0 < options.learning_rate < math.inf:
         raise ValueError(f"learning_rate: must be positive and finite, got {options.learning_rate}")
 
@@ -203,7 +207,8 @@ def build(options: AmortizedOptions) -> Setup:
         return params
 
     networks = Networks(init_params, apply_fn, apply_psi)
-    objective = make_objective(options, process, networks, psi_fn, site_energies)
+    sampler = first_hitting_sampler(process)
+    objective = make_objective(options, process, sampler, networks, psi_fn, site_energies)
     num_updates = options.iterations * options.updates_per_iteration
     optimizer = optax.chain(
         optax.clip_by_global_norm(1.0),
@@ -211,7 +216,7 @@ def build(options: AmortizedOptions) -> Setup:
     )
     source = rollout_source(
         process,
-        first_hitting_sampler(process),
+        sampler,
         replay_buffer(
             options.buffer_rollouts * options.num_rollouts,
             weighted=objective.weighted,

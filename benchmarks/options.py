@@ -12,15 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+ObjectiveName = Literal["snis", "bootstrap", "weighted", "likelihood", "log-variance"]
+
 
 @dataclass(kw_only=True)
 class ObjectiveOptions:
     """What the network learns from."""
 
-    objective: Literal["snis", "bootstrap", "weighted"] = "weighted"
+    objective: ObjectiveName = "weighted"
     """snis: regress on importance-sampled estimates of the generator (the EGM paper). bootstrap: the same at r < 1,
     through a learned noised energy. weighted: regress on conditional generators of own samples drawn in
-    proportion to their importance weights."""
+    proportion to their importance weights. likelihood: maximise the likelihood of these, along whole paths.
+    log-variance: minimise the variance of the log-weights of own samples."""
     num_proposals: int = 512
     """Importance-sampling proposals for each state (snis only)."""
     num_bootstrap_proposals: int = 64
@@ -101,10 +104,36 @@ class LatticeOptions(Options):
     """Steps of the sampler (uniform only)."""
     length: int = 5
     """Sites along each side."""
-    order: Literal["random", "raster"] = "random"
-    """Order in which sites are generated: random for each sample, or fixed row by row."""
+    order: Literal["random", "raster", "coarse-to-fine"] = "random"
+    """Order in which sites are generated: random for each sample, fixed row by row, or each as far from those before as
+    can be, by a small network of its own, and at last all that are independent given these, from their exact law.
+    A fixed coarse order has another recipe: other defaults, of which --objective log-variance is one."""
+    context: int | None = None
+    """Nearest earlier sites that a site looks at; None is all of them (coarse-to-fine only)."""
     radius: int | None = None
     """Reach of the lattice layers in sites; None couples all sites."""
+
+
+# on policy: an update for each batch of roll-outs, each of which is used once
+COARSE_TO_FINE: dict[str, Any] = {
+    "order": "coarse-to-fine",
+    "objective": "log-variance",
+    "iterations": 2_000,
+    "updates_per_iteration": 1,
+    "num_rollouts": 512,
+    "batch_size": 512,
+    "buffer_rollouts": 1,
+    "learning_rate": 3e-3,
+    "temper_fraction": 0.5,
+    "width": 32,
+    "depth": 1,
+    "checkpoint_every": 200,
+}
+
+
+def recipe(options: RunOptions) -> dict[str, Any]:
+    """Defaults that go with a choice among the `options`, in place of those of their kind."""
+    return COARSE_TO_FINE if getattr(options, "order", None) == "coarse-to-fine" else {}
 
 
 @dataclass(kw_only=True)
@@ -167,7 +196,7 @@ class RealOptions:
 class FlowOptions(RealOptions, Options):
     """Defaults shared by targets on R^d and mixed spaces."""
 
-    objective: Literal["snis", "bootstrap", "weighted"] = "snis"
+    objective: ObjectiveName = "snis"
     iterations: int = 60
     updates_per_iteration: int = 20
     num_rollouts: int = 1000
@@ -238,7 +267,7 @@ class GbRbmOptions(MixedOptions):
 class WeightedOptions(MixedOptions):
     """Defaults of mixed targets in ten dimensions and more, where proposals from the reference miss the modes."""
 
-    objective: Literal["snis", "bootstrap", "weighted"] = "weighted"
+    objective: ObjectiveName = "weighted"
     site_conditionals: bool = True
     iterations: int = 200
     temper_fraction: float = 0.5
@@ -422,6 +451,7 @@ COUNTS = (
     "num_exact",
     "checkpoint_every",
     "num_steps",
+    "context",
     "bins",
 )
 _NOT_CONFIGURATION = ("out", "resume", "overwrite")
@@ -466,6 +496,10 @@ def check(options: RunOptions) -> None:
         raise ValueError("objective: bins of the endpoint are targets at r=1 only, so jumps cannot bootstrap")
     if "jump" in process and (getattr(options, "bins", 2) < 2 or getattr(options, "num_steps", None) == 1):
         raise ValueError("bins: jumps need at least two bins and two steps")
+    if getattr(options, "order", "") == "coarse-to-fine" and getattr(options, "objective", "") == "bootstrap":
+        raise ValueError("objective: a fixed order has no noised energy to bootstrap through")
+    if getattr(options, "order", "") == "coarse-to-fine" and process == "uniform":
+        raise ValueError("order: only sites under a mask have one, not --process uniform")
     power = getattr(options, "power", 1.0)
     if not 1 <= power < math.inf:
         raise ValueError(f"power: at least 1 and finite, got {power}")

@@ -14,8 +14,18 @@ import optax
 from egmjax.ebm import move_contrastive_objective
 from egmjax.estimators import PsiFn, psi_from_energy
 from egmjax.mcmc import refreshing_moves
-from egmjax.networks import LatticeNet, ResidualMLP
-from egmjax.paths import GaussianPath, Linear, MaskedPath, MixturePath, Ordered, stationary_path
+from egmjax.networks import LatticeNet, ResidualMLP, SiteMLPs
+from egmjax.paths import (
+    GaussianPath,
+    Linear,
+    MaskedPath,
+    MixturePath,
+    Ordered,
+    coarse_to_fine,
+    nearest_earlier,
+    stationary_path,
+    torus_points,
+)
 from egmjax.processes import (
     BinnedHead,
     DiffusionProcess,
@@ -26,9 +36,19 @@ from egmjax.processes import (
     Process,
     ProductProcess,
     SuperpositionProcess,
+    bind,
+    site_order,
+    sitewise,
 )
 from egmjax.proposals import reference_posterior
-from egmjax.simulators import Sampler, first_hitting_sampler, grid_sampler, scale_spacing, time_grid
+from egmjax.simulators import (
+    Sampler,
+    first_hitting_sampler,
+    grid_sampler,
+    ordered_sampler,
+    scale_spacing,
+    time_grid,
+)
 from egmjax.states import Categorical, Real, Space
 from egmjax.targets import (
     Funnel,
@@ -40,11 +60,15 @@ from egmjax.targets import (
     Potts,
     SpinGlass,
     Target,
+    dependence,
+    independent_sites,
 )
 from egmjax.training import (
     Objective,
     Trainer,
+    likelihood_objective,
     linear_temper,
+    log_variance_objective,
     make_trainer,
     multispin_objective,
     psi_objective,
@@ -94,7 +118,7 @@ class Setup(NamedTuple):
 
     def predictor(self, params: Any) -> Any:
         """`predict_fn(xt, t)` of the network with these parameters."""
-        return lambda x, t: self.apply_fn(params, x, t)
+        return bind(self.apply_fn, params)
 
     def init(self, seed: int) -> Any:
         """The training state at iteration 0."""
@@ -113,12 +137,12 @@ class Networks(NamedTuple):
 def build_from_energy(name: str, options: Options) -> Setup:
     """Composes the run of target `name`."""
     target = _target(name, options)
-    process = make_process(options, target.space)
+    process = make_process(options, target.space, _rank(options, target))
     sampler = make_sampler(options, process)
     networks = _networks(options, target, process)
     psi_fn = psi_from_energy(target.energy, process.path)
     objective = make_objective(
-        options, process, networks, psi_fn, target.site_energies, target.multispin_energy
+        options, process, sampler, networks, psi_fn, target.site_energies, target.multispin_energy
     )
     source = rollout_source(
         process,
@@ -146,7 +170,10 @@ def build_from_energy(name: str, options: Options) -> Setup:
     )
     for_each = energies_of_an_example(options, objective, target.space)
     for_each += options.refresh * energies_of_a_move(target.space)
-    per_iteration = options.num_rollouts + options.updates_per_iteration * options.batch_size * for_each
+    # the exact law of the last sites takes the local fields of one state, for a roll-out and for its weight
+    exact_last = int(is_coarse_to_fine(options))
+    per_iteration = options.num_rollouts * (1 + exact_last)
+    per_iteration += options.updates_per_iteration * options.batch_size * (for_each + exact_last)
     noised_energy_fn = networks.psi if options.objective == "bootstrap" else None
     return Setup(
         target,
@@ -235,15 +262,33 @@ def make_optimizer(options: RunOptions) -> optax.GradientTransformation:
     )
 
 
+def is_coarse_to_fine(options: RunOptions) -> bool:
+    """Whether sites have a fixed order of their own networks."""
+    return isinstance(options, LatticeOptions) and options.order == "coarse-to-fine"
+
+
+def _rank(options: Options, target: Target) -> np.ndarray | None:
+    """Ranks of the sites where they have a fixed order."""
+    if not isinstance(options, LatticeOptions) or options.order == "random":
+        return None
+    if options.order == "raster":
+        return np.arange(options.length**2)
+    last = independent_sites(dependence(target))
+    return coarse_to_fine(torus_points(options.length), period=options.length, last=last)
+
+
 def make_sampler(options: RunOptions, process: Process) -> Sampler:
-    """Site by site in exact hitting times for masks alone, else on a grid of times."""
+    """Site by site in a fixed order or in exact hitting times for masks alone, else on a grid of times."""
+    if is_coarse_to_fine(options):
+        assert isinstance(process, MaskedProcess)
+        return ordered_sampler(process)
     if isinstance(process, MaskedProcess):
         return first_hitting_sampler(process)
     return grid_sampler(process, _times(options, process))
 
 
-def make_process(options: RunOptions, space: Space) -> Process:
-    """A process for each component of the space."""
+def make_process(options: RunOptions, space: Space, rank: np.ndarray | None = None) -> Process:
+    """A process for each component of the space; `rank` of the sites where they have a fixed order."""
     match space:
         case Real(shape):
             assert isinstance(options, RealOptions)
@@ -254,8 +299,7 @@ def make_process(options: RunOptions, space: Space) -> Process:
             weighting: Any = getattr(options, "weighting", "rate")
             if kind == "uniform":
                 return MixtureProcess(MixturePath(sites=sites, num_states=num_states), weighting)
-            is_ordered = isinstance(options, LatticeOptions) and options.order == "raster"
-            schedule = Ordered.from_rank(np.arange(sites)) if is_ordered else Linear()
+            schedule = Linear() if rank is None else Ordered.from_rank(rank)
             return MaskedProcess(MaskedPath(schedule, sites=sites, num_states=num_states), weighting)
     assert isinstance(space, tuple)
     return ProductProcess(tuple(make_process(options, part) for part in space))
@@ -281,6 +325,8 @@ def needs_time(process: Process) -> bool:
 
 
 def _networks(options: Options, target: Target, process: Process) -> Networks:
+    if is_coarse_to_fine(options):
+        return _site_networks(options, target, process)
     generator: Any
     use_time = needs_time(process)
     scale = options.scale if isinstance(options, RealOptions) else 1.0
@@ -323,9 +369,44 @@ def _networks(options: Options, target: Target, process: Process) -> Networks:
     )
 
 
+def _site_networks(options: Options, target: Target, process: Process) -> Networks:
+    """A perceptron for each site but the last ones, which follow their exact law."""
+    assert isinstance(options, LatticeOptions)
+    assert isinstance(process, MaskedProcess)
+    path = process.path
+    first = site_order(path).first
+    rank = np.full(path.sites, len(first))
+    rank[first] = np.arange(len(first))
+    contexts = nearest_earlier(
+        torus_points(options.length), rank, options.context or max(1, len(first) - 1), period=options.length
+    )
+    network = SiteMLPs(
+        contexts[first],
+        path.num_states,
+        width=options.width,
+        depth=options.depth,
+        odd=target.symmetric_under_flip,
+    )
+    generator = sitewise(
+        path,
+        lambda params, x: network.apply(params["generator"], x),  # type: ignore[arg-type, return-value]
+        lambda params, x, n: network.apply(params["generator"], x, n, method="row"),  # type: ignore[arg-type, return-value]
+        target.site_energies,
+    )
+
+    def init(key: jax.Array) -> Any:
+        return {"generator": network.init(key, jnp.zeros(path.sites, jnp.int32))}
+
+    def no_psi(params: Any, x: Any, t: Any) -> jax.Array:
+        raise ValueError("objective: a fixed order has no noised energy to bootstrap through")
+
+    return Networks(init, generator, no_psi)
+
+
 def make_objective(
     options: ObjectiveOptions,
     process: Process,
+    sampler: Sampler,
     networks: Networks,
     psi_fn: PsiFn,
     site_energies_fn: Callable[[Any], jax.Array],
@@ -333,6 +414,10 @@ def make_objective(
 ) -> Objective:
     """The objective that the options name; the fastest form of it."""
     conditionals = site_energies_fn if options.site_conditionals else None
+    if options.objective == "log-variance":
+        return log_variance_objective(sampler, networks.generator, psi_fn)
+    if options.objective == "likelihood":
+        return likelihood_objective(sampler, networks.generator)
     if options.objective == "weighted":
         return weighted_objective(process, networks.generator, site_energies_fn=conditionals)
     num_proposals = options.num_proposals

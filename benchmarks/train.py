@@ -21,7 +21,7 @@ from egmjax.training import TrainState, fit, write_atomically
 
 from .commands import one_sentence, prepare_folder
 from .data_report import data_table, evaluate_data
-from .options import DATA_SETS, RUNS, TARGETS, RunOptions, check, configuration, read_configuration
+from .options import DATA_SETS, RUNS, TARGETS, RunOptions, check, configuration, read_configuration, recipe
 from .report import clean, table
 from .runs import build, checkpoints
 from .setups import Setup
@@ -54,7 +54,13 @@ def parse(arguments: list[str]) -> tuple[str, RunOptions]:
     if name not in RUNS:
         near = difflib.get_close_matches(name, RUNS, n=1, cutoff=0.0)
         raise ValueError(f"target: unknown {name!r}; did you mean {near[0]!r}? (--list shows all)")
-    options = tyro.cli(RUNS[name], args=arguments[1:], prog=f"python -m benchmarks.train {name}")
+    recipes: type[RunOptions] = RUNS[name]
+    prog = f"python -m benchmarks.train {name}"
+    options = tyro.cli(recipes, args=arguments[1:], prog=prog)
+    if changes := recipe(options):
+        # the same words once more, over the defaults that go with them
+        defaults = recipes(out=options.out, **changes)
+        options = tyro.cli(recipes, args=arguments[1:], prog=prog, default=defaults)
     check(options)
     return name, options
 

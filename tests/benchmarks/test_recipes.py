@@ -27,7 +27,10 @@ def variants():
             yield name, {"process": "flow+jump", "bins": 6, "objective": "weighted"}
         if issubclass(kind, MixedOptions):
             yield name, {"symbols": "uniform", "site_conditionals": True}
-    yield "ising", {"order": "raster"}
+    yield "ising", {"order": "raster", "objective": "likelihood"}
+    yield "ising", {"order": "coarse-to-fine", "objective": "log-variance"}
+    yield "potts", {"order": "coarse-to-fine", "objective": "likelihood", "context": 2}
+    yield "three-modes", {"objective": "log-variance"}
     yield "ising", {"objective": "snis", "site_conditionals": True}
     yield "gmm40", {"variant": "jax"}
     yield "three-peaks", {"process": "jump", "bins": 6}
