@@ -104,10 +104,10 @@ class LatticeOptions(Options):
     """Steps of the sampler (uniform only)."""
     length: int = 5
     """Sites along each side."""
-    order: Literal["random", "raster", "coarse-to-fine"] = "random"
-    """Order in which sites are generated: random for each sample, fixed row by row, or each as far from those before as
-    can be, by a small network of its own, and at last all that are independent given these, from their exact law.
-    A fixed coarse order has another recipe: other defaults, of which --objective log-variance is one."""
+    order: Literal["random", "raster", "coarse-to-fine"] | None = None
+    """Order in which sites are generated: random for each sample; fixed row by row; or each as far from those before as
+    can be, by a small network of its own, and at last all that are independent given these, from their exact law. None
+    is coarse-to-fine with log-variance and likelihood, else random; defaults go with it."""
     context: int | None = None
     """Nearest earlier sites that a site looks at; None is all of them (coarse-to-fine only)."""
     radius: int | None = None
@@ -116,7 +116,6 @@ class LatticeOptions(Options):
 
 # on policy: an update for each batch of roll-outs, each of which is used once
 COARSE_TO_FINE: dict[str, Any] = {
-    "order": "coarse-to-fine",
     "objective": "log-variance",
     "iterations": 2_000,
     "updates_per_iteration": 1,
@@ -131,15 +130,44 @@ COARSE_TO_FINE: dict[str, Any] = {
 }
 
 
+def order_of(options: LatticeOptions) -> str:
+    """The order of the sites, chosen or implied."""
+    if options.order is not None:
+        return options.order
+    is_path_objective = options.objective in ("likelihood", "log-variance")
+    return "coarse-to-fine" if options.process == "mask" and is_path_objective else "random"
+
+
 def recipe(options: RunOptions) -> dict[str, Any]:
-    """Defaults that go with a choice among the `options`, in place of those of their kind."""
-    return COARSE_TO_FINE if getattr(options, "order", None) == "coarse-to-fine" else {}
+    """Defaults that go with the order of the sites among the `options`, where it is not that of their kind."""
+    if not isinstance(options, LatticeOptions):
+        return {}
+    order, usual = order_of(options), order_of(type(options)(out=options.out))
+    if (order == "coarse-to-fine") == (usual == "coarse-to-fine"):
+        return {}
+    if order == "coarse-to-fine":
+        return COARSE_TO_FINE
+    return {name: getattr(LatticeOptions, name) for name in COARSE_TO_FINE}
+
+
+def with_recipe(options: RunOptions, **values: Any) -> RunOptions:
+    """Changed `options`, and the defaults that go with the changes."""
+    changed = dataclasses.replace(options, **values)
+    return dataclasses.replace(changed, **{**recipe(changed), **values})
 
 
 @dataclass(kw_only=True)
 class IsingOptions(LatticeOptions):
-    """2-D Ising model on a torus; any-order masked jump process, translation-equivariant network."""
+    """2-D Ising model on a torus; masked jumps in a coarse-to-fine order, half of the sites exact."""
 
+    objective: ObjectiveName = "log-variance"
+    iterations: int = 2_000
+    updates_per_iteration: int = 1
+    buffer_rollouts: int = 1
+    learning_rate: float = 3e-3
+    temper_fraction: float = 0.5
+    depth: int = 1
+    checkpoint_every: int = 200
     beta: float = 0.4
     """Inverse temperature; critical at 0.4407."""
     coupling: float = 1.0
@@ -496,10 +524,11 @@ def check(options: RunOptions) -> None:
         raise ValueError("objective: bins of the endpoint are targets at r=1 only, so jumps cannot bootstrap")
     if "jump" in process and (getattr(options, "bins", 2) < 2 or getattr(options, "num_steps", None) == 1):
         raise ValueError("bins: jumps need at least two bins and two steps")
-    if getattr(options, "order", "") == "coarse-to-fine" and getattr(options, "objective", "") == "bootstrap":
-        raise ValueError("objective: a fixed order has no noised energy to bootstrap through")
-    if getattr(options, "order", "") == "coarse-to-fine" and process == "uniform":
-        raise ValueError("order: only sites under a mask have one, not --process uniform")
+    if isinstance(options, LatticeOptions) and order_of(options) == "coarse-to-fine":
+        if options.objective == "bootstrap":
+            raise ValueError("objective: a fixed order has no noised energy to bootstrap through")
+        if options.process == "uniform":
+            raise ValueError("order: only sites under a mask have one, not those of --process uniform")
     power = getattr(options, "power", 1.0)
     if not 1 <= power < math.inf:
         raise ValueError(f"power: at least 1 and finite, got {power}")

@@ -91,6 +91,7 @@ from .options import (
     RealOptions,
     RunOptions,
     SpinGlassOptions,
+    order_of,
 )
 
 
@@ -264,12 +265,12 @@ def make_optimizer(options: RunOptions) -> optax.GradientTransformation:
 
 def is_coarse_to_fine(options: RunOptions) -> bool:
     """Whether sites have a fixed order of their own networks."""
-    return isinstance(options, LatticeOptions) and options.order == "coarse-to-fine"
+    return isinstance(options, LatticeOptions) and order_of(options) == "coarse-to-fine"
 
 
 def _rank(options: Options, target: Target) -> np.ndarray | None:
     """Ranks of the sites where they have a fixed order."""
-    if not isinstance(options, LatticeOptions) or options.order == "random":
+    if not isinstance(options, LatticeOptions) or order_of(options) == "random":
         return None
     if options.order == "raster":
         return np.arange(options.length**2)

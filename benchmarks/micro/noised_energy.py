@@ -28,7 +28,7 @@ from egmjax.metrics import summarize_weights
 from egmjax.targets import exact_denoiser
 from egmjax.training import fit
 
-from ..options import IsingOptions
+from ..options import IsingOptions, with_recipe
 from ..runs import build, compile_roll_out, draw
 from ..setups import Setup
 
@@ -109,8 +109,8 @@ def compose(options: StudyOptions, how: NoisedEnergy, step: float) -> tuple[Setu
     def recipe(how: NoisedEnergy, iterations: int) -> Setup:
         return build(
             "ising",
-            IsingOptions(
-                out=Path(),
+            with_recipe(
+                IsingOptions(out=Path()),
                 length=options.length,
                 beta=options.beta,
                 iterations=iterations,

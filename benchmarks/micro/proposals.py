@@ -43,7 +43,7 @@ from egmjax.simulators import first_hitting_sampler, grid_sampler, time_grid
 from egmjax.targets import Ising, exact_denoiser
 from egmjax.training import fit
 
-from ..options import IsingOptions
+from ..options import IsingOptions, with_recipe
 from ..runs import build
 
 
@@ -162,8 +162,9 @@ def main(args: Sequence[str] | None = None) -> list[Row]:
 
 def train(options: ProposalOptions) -> tuple[MaskedProcess, Any, Training]:
     """The model: weighted objective, random order, one layer that couples all sites and is odd under a flip."""
-    recipe = IsingOptions(
-        out=Path(),
+    recipe = with_recipe(
+        IsingOptions(out=Path()),
+        objective="weighted",
         length=options.length,
         beta=options.beta,
         iterations=options.train_iterations,

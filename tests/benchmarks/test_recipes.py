@@ -28,8 +28,8 @@ def variants():
         if issubclass(kind, MixedOptions):
             yield name, {"symbols": "uniform", "site_conditionals": True}
     yield "ising", {"order": "raster", "objective": "likelihood"}
-    yield "ising", {"order": "coarse-to-fine", "objective": "log-variance"}
-    yield "potts", {"order": "coarse-to-fine", "objective": "likelihood", "context": 2}
+    yield "ising", {"objective": "weighted"}
+    yield "potts", {"objective": "likelihood", "context": 2}
     yield "three-modes", {"objective": "log-variance"}
     yield "ising", {"objective": "snis", "site_conditionals": True}
     yield "gmm40", {"variant": "jax"}

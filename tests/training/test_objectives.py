@@ -188,5 +188,5 @@ def test_benchmarks_take_the_faster_form(tmp_path):
     options = IsingOptions(out=tmp_path, objective="snis", num_proposals=64)
     networks = type("Networks", (), {"generator": staticmethod(no_network)})
     energy_fn = target_of("masked").multispin_energy
-    objective = make_objective(options, process, networks, one_by_one, one_by_one, energy_fn)
+    objective = make_objective(options, process, None, networks, one_by_one, one_by_one, energy_fn)
     jax.eval_shape(examples_of(objective), jax.random.key(0), x1, TIMES, jnp.asarray(1.0))
