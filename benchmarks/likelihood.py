@@ -2,11 +2,13 @@
 
     python -m benchmarks.likelihood --dim 2 --method balanced-mle --out runs/mle
 
-Four modes of weights .1, .2, .3, .4. The energy tilts the Gaussian of the data's moments; its negatives are chains
-moved by a flow that is fitted to them (`balanced-mle`), by Langevin moves alone (`pcd-mala`, `pcd-ula`), or by a few of
-these from data (`cd`); `flow` is a flow alone, fitted to data. Masses of modes are those of the model, by quadrature in
-the plane and by importance sampling from a mixture that covers it beyond, never a histogram of chains, which is printed
-beside them. Writes `report.json` and `metrics.jsonl`.
+Four modes of weights .1, .2, .3, .4, or digits whose classes have unequal masses. The energy tilts the Gaussian of the
+data's moments, or a flow fitted to data first (`--base flow --warm-updates N`). Its negatives are chains moved by a flow
+that is fitted to them (`balanced-mle`), by Langevin moves alone (`pcd-mala`, `pcd-ula`), or by a few of these from data
+(`cd`); `flow` is a flow alone, fitted to data. Masses of modes are those of the model, by quadrature in the plane and by
+importance sampling beyond, from a mixture that covers the four modes, or for digits from the flow; never a histogram of
+chains, which is printed beside them. Writes `report.json` and `metrics.jsonl`, and for digits `report.png` and
+`samples.npz`.
 """
 
 from __future__ import annotations
@@ -141,7 +143,7 @@ def build(options: LikelihoodOptions) -> Setup:
     def reweighted(params: Any) -> Density:
         """The flow that knows most of the model, and the base."""
         wide, share = ebm.flow_density(base, base_params(params)), options.defensive
-        known = params["sampler"] if balanced else params.get(FROZEN)
+        known = params.get("sampler", None if base is flow else params.get(FROZEN))
         if known is None:
             return wide
         return defensive_mixture((ebm.flow_density(flow, known), wide), (1.0 - share, share))
@@ -166,9 +168,9 @@ def build(options: LikelihoodOptions) -> Setup:
         if balanced or warm:
             known = flow.init(key_flow)
             if fit_first and warm:
-                trainer_of_flow, updates = _flow_trainer(options, data, space, flow, options.warm_updates)
-                state = trainer_of_flow.init(jax.random.fold_in(key_train, 1), known)
-                known = fit(trainer_of_flow, state, -(-options.warm_updates // updates)).state.ema_params
+                fitting, updates = _flow_trainer(options, data, space, flow, options.warm_updates)
+                state = fitting.init(jax.random.fold_in(key_train, 1), known)
+                known = fit(fitting, state, -(-options.warm_updates // updates)).state.ema_params
             params |= ({"sampler": known} if balanced else {}) | ({FROZEN: known} if warm else {})
         return trainer.init(key_train, params)
 

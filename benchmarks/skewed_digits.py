@@ -4,7 +4,7 @@
 
 Rows are drawn again and again, so the rare classes keep all of their images, and each draw has noise of its own. Were
 a level spread evenly over its interval, as in `data_sets.digits`, a pixel would have edges, and at level zero a spike,
-and a continuous density of 64 of them would be learned for the sake of those. The blur is a third of a pixel's standard
+and a continuous density of 64 of them would be learned for the sake of those. The blur is half the standard
 deviation; it takes the classifier from .96 to .94 of held-out images.
 """
 
