@@ -2,6 +2,8 @@
 
     mass_k = sum_i W_i 1{class(x_i) = k},      W_i = p(x_i) / q(x_i), normalised,      x_i ~ q
 
+or, with `num_annealed` Langevin moves on the way, by annealed importance sampling (Neal, 2001): moves of
+`q^(1 - b) p^b` at levels `b` between 0 and 1, and `log w` the sum of `(b' - b) (log p - log q)` from each to the next.
 `q` is the best law a run has to draw from (`Setup.reweighted`). Where the weights rest on a few draws (`ess`,
 `largest_weight`), as they do for an energy that no flow follows, so do the masses; `mass_noise` is the total variation
 that their standard errors alone would make. Nothing exact is known of the density; the classes' true masses are, and
@@ -14,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from egmjax import metrics
+from egmjax import ebm, metrics
 
 from .data_sets import SEED
 from .energy_runs import FROZEN, upper_log_z
@@ -33,6 +36,7 @@ def evaluate_digits(
     chains: Any = None,
     *,
     num_eval: int = 50_000,
+    num_annealed: int = 0,
     seed: int = 0,
     out: Path | None = None,
 ) -> dict[str, Any]:
@@ -50,11 +54,31 @@ def evaluate_digits(
     classify = jax.jit(lambda x: jax.lax.map(law.mode_index, x, batch_size=CHUNK))
     density = setup.reweighted(params)
 
+    levels = jnp.linspace(0.0, 1.0, num_annealed + 2)[:-1]
+    move = ebm.langevin(jnp.exp(chains.log_step) if num_annealed > 0 else 1.0)
+
     @jax.jit
-    def draw(keys: jax.Array) -> tuple[jax.Array, jax.Array]:
-        def one(key: jax.Array) -> tuple[jax.Array, jax.Array]:
-            x = density.sample(key, None, 0.0, 1.0)
-            return x, setup.log_density(params, x) - density.log_prob(x, None, 0.0, 1.0)
+    def draw(keys: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Where a draw starts, where it ends, its log-weight."""
+
+        def log_q(x: jax.Array) -> jax.Array:
+            return density.log_prob(x, None, 0.0, 1.0)
+
+        def log_p(x: jax.Array) -> jax.Array:
+            return setup.log_density(params, x)
+
+        def level(carry: tuple[jax.Array, jax.Array], inputs: tuple) -> tuple[tuple, None]:
+            (x, log_w), (key, before, after) = carry, inputs
+            log_w = log_w + (after - before) * (log_p(x) - log_q(x))
+            x, _ = move(key, x, lambda y: (1.0 - after) * log_q(y) + after * log_p(y))
+            return (x, log_w), None
+
+        def one(key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+            key_draw, key_moves = jax.random.split(key)
+            start = density.sample(key_draw, None, 0.0, 1.0)
+            inputs = (jax.random.split(key_moves, num_annealed), levels[:-1], levels[1:])
+            (x, log_w), _ = jax.lax.scan(level, (start, jnp.zeros(())), inputs)
+            return start, x, log_w + (1.0 - levels[-1]) * (log_p(x) - log_q(x))
 
         return jax.lax.map(one, keys, batch_size=CHUNK)
 
@@ -68,7 +92,7 @@ def evaluate_digits(
     def tv(p: np.ndarray, q: np.ndarray = law.masses) -> float:
         return 0.5 * float(np.abs(p - q).sum())
 
-    x, log_w = draw(jax.random.split(keys[0], num_eval))
+    start, x, log_w = draw(jax.random.split(keys[0], num_eval))
     summary: Any = metrics.summarize_weights(log_w)
     mass, stderr = (
         np.asarray(a, np.float64)
@@ -82,7 +106,7 @@ def evaluate_digits(
         "model_mass_tv_held_out": tv(mass, masses["held-out rows"]),
         "held_out_mass_tv": tv(masses["held-out rows"]),
         "mass_noise": float(0.5 * np.sqrt(2.0 / np.pi) * stderr.sum()),
-        "proposal_mass_tv": tv(shares(x)),
+        "proposal_mass_tv": tv(shares(start)),
         "ess": float(summary.ess_fraction) * num_eval,
         "ess_fraction": float(summary.ess_fraction),
         "largest_weight": float(summary.largest_weight),
@@ -114,7 +138,7 @@ def evaluate_digits(
         picked = metrics.resample(keys[3], log_w, GRID**2)
         images = {
             "model: draws resampled by weight": x[jax.random.permutation(keys[3], picked)],
-            "draws before weighting": x[: GRID**2],
+            "draws before weighting": start[: GRID**2],
             "held-out rows": np.random.default_rng(SEED).permutation(held_out)[: GRID**2],
         }
         if chains is not None:

@@ -2,13 +2,13 @@
 
     python -m benchmarks.likelihood --dim 2 --method balanced-mle --out runs/mle
 
-Four modes of weights .1, .2, .3, .4, or digits whose classes have unequal masses. The energy tilts the Gaussian of the
-data's moments, or a flow fitted to data first (`--base flow --warm-updates N`). Its negatives are chains moved by a flow
-that is fitted to them (`balanced-mle`), by Langevin moves alone (`pcd-mala`, `pcd-ula`), or by a few of these from data
-(`cd`); `flow` is a flow alone, fitted to data. Masses of modes are those of the model, by quadrature in the plane and by
-importance sampling beyond, from a mixture that covers the four modes, or for digits from the flow; never a histogram of
-chains, which is printed beside them. Writes `report.json` and `metrics.jsonl`, and for digits `report.png` and
-`samples.npz`.
+Four modes of weights .1, .2, .3, .4, or digits whose classes have unequal masses. The energy tilts the Gaussian of
+the data's moments, or a flow fitted to data first (`--base flow --warm-updates N`). Its negatives are chains moved by a
+flow that is fitted to them (`balanced-mle`), by Langevin moves alone (`pcd-mala`, `pcd-ula`), or by a few of these from
+data (`cd`); `flow` is a flow alone, fitted to data. Masses of modes are those of the model, by quadrature in the plane
+and by importance sampling beyond, from a mixture that covers the four modes, or for digits from the flow; never a
+histogram of chains, which is printed beside them. Writes `report.json` and `metrics.jsonl`, and for digits `report.png`
+and `samples.npz`.
 """
 
 from __future__ import annotations
@@ -82,6 +82,8 @@ class LikelihoodOptions(NegativesOptions):
     """What the energy tilts: the Gaussian of the data's moments, or the flow that was fitted first."""
     num_eval: int = 50_000
     """Draws of the importance sampling."""
+    num_annealed: int = 0
+    """Langevin moves of each draw on the way from flow to model (annealed importance sampling); of digits alone."""
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
@@ -99,8 +101,11 @@ def check(options: LikelihoodOptions) -> None:
     check_energy_run(options, positive=("step_size",))
     if options.dim < 2:
         raise ValueError(f"dim: at least 2, got {options.dim}")
-    if options.warm_updates < 0:
-        raise ValueError(f"warm_updates: not negative, got {options.warm_updates}")
+    for name in ("warm_updates", "num_annealed"):
+        if getattr(options, name) < 0:
+            raise ValueError(f"{name}: not negative, got {getattr(options, name)}")
+    if options.num_annealed > 0 and options.method == "flow":
+        raise ValueError("num_annealed: a flow alone needs no moves")
     if options.base == "flow" and options.warm_updates == 0 and options.method != "flow":
         raise ValueError("base: a flow that was fitted first needs warm_updates above 0")
 
@@ -231,7 +236,8 @@ def run(options: LikelihoodOptions, setup: Setup) -> dict[str, Any]:
         params, chains = state.ema_params, state.buffer if setup.negatives is not None else None
         draws: dict[str, Any] = {"num_eval": options.num_eval, "seed": options.seed}
         if isinstance(setup.law, SkewedDigits):
-            return evaluate_digits(setup, params, chains, **draws, out=options.out)
+            draws |= {"num_annealed": options.num_annealed, "out": options.out}
+            return evaluate_digits(setup, params, chains, **draws)
         return evaluate(setup, params, chains, **draws)
 
     state = (setup.init if goes_on(options) else setup.start)(options.seed)

@@ -147,8 +147,34 @@ def test_other_methods_train(method):
     state, found = jax.jit(setup.trainer.step)(setup.start(0))
     assert np.isfinite(found["loss"])
     chains = state.buffer if setup.negatives is not None else None
-    found = evaluate_digits(setup, state.ema_params, chains, num_eval=500)
+    annealed = 3 if setup.negatives is not None else 0
+    found = evaluate_digits(setup, state.ema_params, chains, num_eval=500, num_annealed=annealed)
     assert (found["ess_fraction"] == pytest.approx(1, abs=1e-4)) == (method == "flow")
+
+
+def test_annealing_knows_the_normaliser():
+    """Wider by `a` in each of 64 directions than the Gaussian it is drawn from, and with its mass times e^7."""
+    options = benchmark.LikelihoodOptions(
+        out=None, **{**TINY, "method": "pcd-mala", "base": "gaussian", "warm_updates": 0}
+    )
+    setup = benchmark.build(options)
+    state = setup.init(0)
+    factor, centre = 1.3, jnp.asarray(draw_rows(skewed_digits().train, 500, 0)[0].mean(axis=0))
+
+    def wider(params, x):
+        return setup.base.log_prob((), centre + (x - centre) / factor) + 7.0
+
+    chains = state.buffer._replace(log_step=jnp.log(0.01))
+    plain, annealed = (
+        evaluate_digits(
+            setup._replace(log_density=wider), state.params, chains, num_eval=1000, num_annealed=n
+        )
+        for n in (0, 30)
+    )
+    exact = 7 + 64 * np.log(factor)
+    error = np.sqrt((1 / annealed["ess_fraction"] - 1) / 1000)
+    assert annealed["log_z"] == pytest.approx(exact, abs=4 * error)
+    assert annealed["ess"] > 5 * plain["ess"]
 
 
 def test_bad_input(tmp_path, capsys):
