@@ -12,6 +12,7 @@ those that the classifier finds among held-out rows of the same skew.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from egmjax import ebm, metrics
+from egmjax.proposals import Density
 
 from .data_sets import SEED
 from .energy_runs import FROZEN, upper_log_z
@@ -49,42 +51,12 @@ def evaluate_digits(
     """
     law = setup.law
     assert isinstance(law, SkewedDigits)
-    keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), 4), 4)
+    keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), 4), 5)
     num_classes = len(law.masses)
-    classify = jax.jit(lambda x: jax.lax.map(law.mode_index, x, batch_size=CHUNK))
-    density = setup.reweighted(params)
+    classify = chunked(law.mode_index)
 
-    levels = jnp.linspace(0.0, 1.0, num_annealed + 2)[:-1]
-    move = ebm.langevin(jnp.exp(chains.log_step) if num_annealed > 0 else 1.0)
-
-    @jax.jit
-    def draw(keys: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Where a draw starts, where it ends, its log-weight."""
-
-        def log_q(x: jax.Array) -> jax.Array:
-            return density.log_prob(x, None, 0.0, 1.0)
-
-        def log_p(x: jax.Array) -> jax.Array:
-            return setup.log_density(params, x)
-
-        def level(carry: tuple[jax.Array, jax.Array], inputs: tuple) -> tuple[tuple, None]:
-            (x, log_w), (key, before, after) = carry, inputs
-            log_w = log_w + (after - before) * (log_p(x) - log_q(x))
-            x, _ = move(key, x, lambda y: (1.0 - after) * log_q(y) + after * log_p(y))
-            return (x, log_w), None
-
-        def one(key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-            key_draw, key_moves = jax.random.split(key)
-            start = density.sample(key_draw, None, 0.0, 1.0)
-            inputs = (jax.random.split(key_moves, num_annealed), levels[:-1], levels[1:])
-            (x, log_w), _ = jax.lax.scan(level, (start, jnp.zeros(())), inputs)
-            return start, x, log_w + (1.0 - levels[-1]) * (log_p(x) - log_q(x))
-
-        return jax.lax.map(one, keys, batch_size=CHUNK)
-
-    @jax.jit
-    def log_prob(x: jax.Array) -> jax.Array:
-        return jax.lax.map(lambda y: setup.log_density(params, y), x, batch_size=CHUNK)
+    def log_density(x: jax.Array) -> jax.Array:
+        return setup.log_density(params, x)
 
     def shares(x: Any) -> np.ndarray:
         return np.bincount(np.asarray(classify(x)), minlength=num_classes) / len(x)
@@ -92,6 +64,11 @@ def evaluate_digits(
     def tv(p: np.ndarray, q: np.ndarray = law.masses) -> float:
         return 0.5 * float(np.abs(p - q).sum())
 
+    def mean_nats(log_prob: Any, x: np.ndarray) -> float:
+        return -float(np.mean(np.asarray(chunked(log_prob)(x), np.float64)))
+
+    step_size = float(jnp.exp(chains.log_step)) if num_annealed > 0 else 1.0
+    draw = chunked(annealed_draw(setup.reweighted(params), log_density, num_annealed, step_size))
     start, x, log_w = draw(jax.random.split(keys[0], num_eval))
     summary: Any = metrics.summarize_weights(log_w)
     mass, stderr = (
@@ -113,21 +90,16 @@ def evaluate_digits(
         "pareto_k": float(summary.pareto_k),
         "num_nonfinite": int(summary.num_nonfinite),
         "log_z": float(summary.log_z),
-        "nll": float(summary.log_z) - float(np.mean(np.asarray(log_prob(held_out), np.float64))),
-        "nll_train": float(summary.log_z) - float(np.mean(np.asarray(log_prob(train), np.float64))),
+        "nll": float(summary.log_z) + mean_nats(log_density, held_out),
+        "nll_train": float(summary.log_z) + mean_nats(log_density, train),
         "model_mass_stderr": stderr.tolist(),
     }
     if setup.fitted is not None:
         flow, fitted = setup.fitted, params[FROZEN]
-        drawn = jax.jit(lambda k: jax.lax.map(lambda one: flow.sample(fitted, one), k, batch_size=CHUNK))(
-            jax.random.split(keys[1], num_eval)
-        )
-        densities = jax.jit(lambda x: jax.lax.map(lambda y: flow.log_prob(fitted, y), x, batch_size=CHUNK))
+        drawn = chunked(lambda key: flow.sample(fitted, key))(jax.random.split(keys[1], num_eval))
         masses["flow fitted to data"] = shares(drawn)
-        report |= {
-            "fitted_mass_tv": tv(masses["flow fitted to data"]),
-            "fitted_nll": -float(np.mean(np.asarray(densities(held_out), np.float64))),
-        }
+        report["fitted_mass_tv"] = tv(masses["flow fitted to data"])
+        report["fitted_nll"] = mean_nats(lambda y: flow.log_prob(fitted, y), held_out)
     if chains is not None:
         masses["chains"] = shares(chains.position)
         report["chain_mass_tv"] = tv(masses["chains"])
@@ -137,7 +109,7 @@ def evaluate_digits(
     if out is not None:
         picked = metrics.resample(keys[3], log_w, GRID**2)
         images = {
-            "model: draws resampled by weight": x[jax.random.permutation(keys[3], picked)],
+            "model: draws resampled by weight": x[jax.random.permutation(keys[4], picked)],
             "draws before weighting": start[: GRID**2],
             "held-out rows": np.random.default_rng(SEED).permutation(held_out)[: GRID**2],
         }
@@ -146,6 +118,44 @@ def evaluate_digits(
         np.savez(out / "samples.npz", x=np.asarray(x), log_weight=np.asarray(log_w))
         plot_digits(images, masses, stderr).savefig(out / "report.png")
     return report
+
+
+def annealed_draw(
+    density: Density, log_density: Callable[[jax.Array], jax.Array], num_annealed: int, step_size: float
+) -> Callable[[jax.Array], tuple[jax.Array, jax.Array, jax.Array]]:
+    """`draw(key) -> (start, x, log_w)`: from `density`, after `num_annealed` Langevin moves, and with what weight.
+
+    Without moves `x` is `start` and `w = p(x) / q(x)`. Cost: three or so gradients of both densities a move.
+    """
+    levels = np.linspace(0.0, 1.0, num_annealed + 2)
+    move = ebm.langevin(step_size)
+
+    def log_q(x: jax.Array) -> jax.Array:
+        return density.log_prob(x, None, 0.0, 1.0)
+
+    def gained(x: jax.Array, before: Any, after: Any) -> jax.Array:
+        return (after - before) * (log_density(x) - log_q(x))
+
+    def level(carry: tuple[jax.Array, jax.Array], inputs: tuple) -> tuple[tuple[jax.Array, jax.Array], None]:
+        (x, log_w), (key, before, after) = carry, inputs
+        log_w = log_w + gained(x, before, after)
+        x, _ = move(key, x, lambda y: (1.0 - after) * log_q(y) + after * log_density(y))
+        return (x, log_w), None
+
+    def draw(key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        key_draw, key_moves = jax.random.split(key)
+        start = density.sample(key_draw, None, 0.0, 1.0)
+        between = (jnp.asarray(levels[:-2], start.dtype), jnp.asarray(levels[1:-1], start.dtype))
+        keys = jax.random.split(key_moves, num_annealed)
+        (x, log_w), _ = jax.lax.scan(level, (start, jnp.zeros((), start.dtype)), (keys, *between))
+        return start, x, log_w + gained(x, float(levels[-2]), 1.0)
+
+    return draw
+
+
+def chunked(fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """`fn` of one state or key, for many, compiled."""
+    return jax.jit(lambda xs: jax.lax.map(fn, xs, batch_size=CHUNK))
 
 
 def plot_digits(images: dict[str, Any], masses: dict[str, np.ndarray], stderr: np.ndarray) -> Any:
