@@ -64,8 +64,8 @@ def evaluate_digits(
     def tv(p: np.ndarray, q: np.ndarray = law.masses) -> float:
         return 0.5 * float(np.abs(p - q).sum())
 
-    def mean_nats(log_prob: Any, x: np.ndarray) -> float:
-        return -float(np.mean(np.asarray(chunked(log_prob)(x), np.float64)))
+    def mean_nats(log_probs: Any) -> float:
+        return -float(np.mean(np.asarray(log_probs, np.float64)))
 
     step_size = float(jnp.exp(chains.log_step)) if num_annealed > 0 else 1.0
     draw = chunked(annealed_draw(setup.reweighted(params), log_density, num_annealed, step_size))
@@ -75,6 +75,7 @@ def evaluate_digits(
         np.asarray(a, np.float64)
         for a in metrics.weighted_mean(jax.nn.one_hot(classify(x), num_classes), log_w)
     )
+    log_densities = chunked(log_density)
     held_out, _ = draw_rows(law.held_out, NUM_HELD_OUT, SEED)
     train, _ = draw_rows(law.train, NUM_HELD_OUT, SEED)
     masses = {"true": law.masses, "held-out rows": shares(held_out), "model": mass}
@@ -90,8 +91,8 @@ def evaluate_digits(
         "pareto_k": float(summary.pareto_k),
         "num_nonfinite": int(summary.num_nonfinite),
         "log_z": float(summary.log_z),
-        "nll": float(summary.log_z) + mean_nats(log_density, held_out),
-        "nll_train": float(summary.log_z) + mean_nats(log_density, train),
+        "nll": float(summary.log_z) + mean_nats(log_densities(held_out)),
+        "nll_train": float(summary.log_z) + mean_nats(log_densities(train)),
         "model_mass_stderr": stderr.tolist(),
     }
     if setup.fitted is not None:
@@ -99,7 +100,7 @@ def evaluate_digits(
         drawn = chunked(lambda key: flow.sample(fitted, key))(jax.random.split(keys[1], num_eval))
         masses["flow fitted to data"] = shares(drawn)
         report["fitted_mass_tv"] = tv(masses["flow fitted to data"])
-        report["fitted_nll"] = mean_nats(lambda y: flow.log_prob(fitted, y), held_out)
+        report["fitted_nll"] = mean_nats(chunked(lambda y: flow.log_prob(fitted, y))(held_out))
     if chains is not None:
         masses["chains"] = shares(chains.position)
         report["chain_mass_tv"] = tv(masses["chains"])
@@ -169,7 +170,7 @@ def plot_digits(images: dict[str, Any], masses: dict[str, np.ndarray], stderr: n
         axes[str(i)].set(title=name, xticks=[], yticks=[])
     place, width = np.arange(len(stderr)), 0.8 / len(masses)
     for i, (name, mass) in enumerate(masses.items()):
-        error = {"yerr": stderr, "capsize": 2} if name == "model" else {}
+        error: dict[str, Any] = {"yerr": stderr, "capsize": 2} if name == "model" else {}
         axes["bars"].bar(place + (i - (len(masses) - 1) / 2) * width, mass, width, label=name, **error)
     axes["bars"].set(xticks=place, xlabel="class", ylabel="mass")
     axes["bars"].legend(frameon=False)

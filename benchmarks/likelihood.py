@@ -47,9 +47,11 @@ from .likelihood_report import Setup, evaluate
 from .skewed_digits import SkewedDigits, draw_rows, skewed_digits
 
 SHOWN = ("loss", "loss_sampler", "acceptance_global", "acceptance_local", "ess", "log_z", "log_z_upper")
-SUMMARY = ("model_mass_tv", "model_mass_kl", "kl", "chain_tv", "log_z", "log_z_lower", "log_z_upper")
-SUMMARY += ("model_mass_tv_held_out", "held_out_mass_tv", "mass_noise", "proposal_mass_tv", "fitted_mass_tv")
-SUMMARY += ("chain_mass_tv", "nll", "fitted_nll", "nll_train", "ess", "largest_weight", "pareto_k")
+SUMMARY = (
+    *("model_mass_tv", "model_mass_kl", "kl", "chain_tv", "log_z", "log_z_lower", "log_z_upper"),
+    *("model_mass_tv_held_out", "held_out_mass_tv", "mass_noise", "proposal_mass_tv", "fitted_mass_tv"),
+    *("chain_mass_tv", "nll", "fitted_nll", "nll_train", "ess", "largest_weight", "pareto_k"),
+)
 
 
 @dataclass(kw_only=True)

@@ -33,7 +33,7 @@ TINY = {
     "depth": 1,
     "flow_layers": 2,
     "flow_width": 8,
-    "num_eval": 2000,
+    "num_eval": 1000,
 }
 
 
