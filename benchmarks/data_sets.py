@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from egmjax.data import TableEncoder, fit_table
@@ -87,7 +88,7 @@ def rows_to_learn(data: DataSet) -> States:
 
 def digits() -> DataSet:
     """1,198 + 599 images `[64]`: a level `g` of 0..16 is spread over `(2 (g + u) / 17) - 1`, `u` uniform."""
-    levels, is_test, classifier = _digits()
+    levels, _, is_test, _ = labelled_digits()
 
     def spread(level: np.ndarray, seed: int) -> np.ndarray:
         place = np.random.default_rng(seed).random(level.shape)
@@ -97,23 +98,32 @@ def digits() -> DataSet:
         return spread(np.clip(np.floor(GREY_LEVELS * (x + 1.0) / 2.0), 0, GREY_LEVELS - 1), seed)
 
     x = spread(levels, SEED)
-    return DataSet(Real((64,)), x[~is_test], x[is_test], classifier, redraw=redraw, are_images=True)
+    return DataSet(Real((64,)), x[~is_test], x[is_test], _features, redraw=redraw, are_images=True)
 
 
 def digit_tokens() -> DataSet:
     """The same images as 64 symbols of 17 grey levels; features are those of their middle grey."""
-    levels, is_test, classifier = _digits()
+    levels, _, is_test, _ = labelled_digits()
     return DataSet(
         Categorical(64, GREY_LEVELS),
         levels[~is_test],
         levels[is_test],
-        lambda x: classifier((2.0 * x + 1.0) / GREY_LEVELS - 1.0),
+        lambda x: _features((2.0 * x + 1.0) / GREY_LEVELS - 1.0),
     )
 
 
+class LabelledDigits(NamedTuple):
+    """`levels [1797, 64]` int32 and `label [1797]`; which rows are for tests; weights and biases of a classifier."""
+
+    levels: np.ndarray
+    label: np.ndarray
+    is_test: np.ndarray
+    layers: tuple[tuple[np.ndarray, np.ndarray], ...]
+
+
 @functools.cache
-def _digits() -> tuple[np.ndarray, np.ndarray, Callable[[np.ndarray], np.ndarray]]:
-    """Levels int32 `[1797, 64]`, which rows are for tests, and penultimate features of a classifier `[n, 32]`.
+def labelled_digits() -> LabelledDigits:
+    """The images with their labels, and the fixed classifier.
 
     Two hidden layers of 64 and 32 units, trained on training rows for the ten classes; right on all of them and on 580
     of the other 599 (.968).
@@ -130,14 +140,24 @@ def _digits() -> tuple[np.ndarray, np.ndarray, Callable[[np.ndarray], np.ndarray
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         network.fit((2.0 * levels[~is_test] + 1.0) / GREY_LEVELS - 1.0, label[~is_test])
+    return LabelledDigits(levels, label, is_test, tuple(zip(network.coefs_, network.intercepts_)))
 
-    def features(x: np.ndarray) -> np.ndarray:
-        h = np.clip(np.asarray(x, np.float64), -1.0, 1.0)
-        for weight, bias in zip(network.coefs_[:2], network.intercepts_[:2]):
-            h = np.maximum(h @ weight + bias, 0.0)
-        return h
 
-    return levels, is_test, features
+def digit_class(x: jax.Array) -> jax.Array:
+    """The class 0..9 that the classifier gives one image `[64]` of numbers in [-1, 1]; others are cut off there."""
+    *hidden, (weight, bias) = labelled_digits().layers
+    h = jnp.clip(x, -1.0, 1.0)
+    for w, b in hidden:
+        h = jnp.maximum(h @ jnp.asarray(w, h.dtype) + jnp.asarray(b, h.dtype), 0.0)
+    return jnp.argmax(h @ jnp.asarray(weight, h.dtype) + jnp.asarray(bias, h.dtype)).astype(jnp.int32)
+
+
+def _features(x: np.ndarray) -> np.ndarray:
+    """Penultimate features `[n, 32]` of the classifier, of images `[n, 64]`."""
+    h = np.clip(np.asarray(x, np.float64), -1.0, 1.0)
+    for weight, bias in labelled_digits().layers[:-1]:
+        h = np.maximum(h @ weight + bias, 0.0)
+    return h
 
 
 def mixed_table() -> DataSet:

@@ -191,7 +191,7 @@ def build(options: DiscreteLikelihoodOptions) -> Setup:
         data,
         energy,
         log_density,
-        lambda key: uniform.sample(key, None, 0.0, 1.0),
+        lambda params, key: uniform.sample(key, None, 0.0, 1.0),
         proposal if balanced else None,
         lambda params, key, x: rollouts(params).log_ratio(key, x),
         restart=options.method == "cd",

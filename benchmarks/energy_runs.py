@@ -23,6 +23,7 @@ from .commands import one_sentence, prepare_folder, read_json
 from .report import clean
 
 BALANCED = "balanced-mle"
+FROZEN = "fitted"  # parameters that are not learned with the energy: of what was fitted to data before
 
 
 @dataclass(kw_only=True)
@@ -128,6 +129,16 @@ def prepare_energy_run(options: EnergyRunOptions) -> None:
     )
 
 
+def checkpoints_of(options: EnergyRunOptions) -> Checkpoints:
+    """Those of the run."""
+    return Checkpoints(options.out / "checkpoints", configuration(options))
+
+
+def goes_on(options: EnergyRunOptions) -> bool:
+    """Whether there is a checkpoint to go on from, and --resume was given."""
+    return options.resume and checkpoints_of(options).latest() is not None
+
+
 def run_energy(
     options: EnergyRunOptions,
     trainer: Trainer,
@@ -145,8 +156,8 @@ def run_energy(
     """
     updates = updates_per_iteration(options)
     num_iterations = -(-options.num_updates // updates)
-    checkpoints = Checkpoints(options.out / "checkpoints", configuration(options))
-    if options.resume and checkpoints.latest() is not None:
+    checkpoints = checkpoints_of(options)
+    if goes_on(options):
         with one_sentence():
             state = checkpoints.restore(state)
         print(f"resuming after update {int(state.iteration) * updates}")
@@ -193,14 +204,17 @@ def likelihood_parts(
     data: np.ndarray,
     energy: Callable[[Any, Any], jax.Array],
     log_density: Callable[[Any, Any], jax.Array],
-    start: Callable[[jax.Array], Any],
+    start: Callable[[Any, jax.Array], Any],
     proposal: Callable[[Any], Any] | None,
     sampler_loss_fn: Any,
     *,
     restart: bool,
     **local: Any,
 ) -> tuple[ebm.Negatives, Trainer]:
-    """Chains and trainer; with a `proposal(params)` the balanced method, `local` as in `ebm.chain_negatives`."""
+    """Chains and trainer; with a `proposal(params)` the balanced method, `local` as in `ebm.chain_negatives`.
+
+    `start(params, key)` is where chains start. Of the parameters those of `FROZEN` stay as they are.
+    """
 
     def global_move(drawn_from: Any) -> ebm.MoveFn:
         if options.global_move == "metropolis":
@@ -210,7 +224,7 @@ def likelihood_parts(
     def start_fn(params: Any, key: jax.Array) -> Any:
         if options.start == "data" and proposal is None:
             return jnp.asarray(data)[jax.random.randint(key, (), 0, len(data))]
-        return start(key)
+        return start(params, key)
 
     negatives = ebm.chain_negatives(
         log_density,
@@ -228,7 +242,8 @@ def likelihood_parts(
         data_source(data, space),
         negatives,
         optax.multi_transform(
-            {"energy": each, "sampler": each}, lambda params: {name: name for name in params}
+            {"energy": each, "sampler": each, FROZEN: optax.set_to_zero()},
+            lambda params: {name: name for name in params},
         ),
         sampler_loss_fn=None if proposal is None else sampler_loss_fn,
         data_share=options.data_share,

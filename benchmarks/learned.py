@@ -11,13 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from egmjax._pytree import frozen_pytree, static
-from egmjax.states import Real
 from egmjax.targets import FromEnergy, enumerate_states
-from egmjax.training import Checkpoints
 
 from . import discrete_likelihood, ebm, likelihood
 from .commands import read_json
-from .energy_runs import EnergyRunOptions, configuration
+from .energy_runs import EnergyRunOptions, checkpoints_of
+from .likelihood_report import component_masses
+from .skewed_digits import SkewedDigits
 
 KINDS: dict[str, tuple[Any, type[EnergyRunOptions]]] = {
     kind.__name__: (module, kind)
@@ -65,21 +65,20 @@ def load_energy(folder: Path) -> LearnedEnergy:
     except TypeError as error:
         raise ValueError(f"run: {folder}/config.json is not a configuration of this version") from error
     setup = module.build(options)
-    store = Checkpoints(folder / "checkpoints", configuration(options))
-    params = store.restore(setup.init(options.seed)).ema_params
+    params = checkpoints_of(options).restore(setup.init(options.seed)).ema_params
     if module is discrete_likelihood:
         law = setup.law
         states = jnp.asarray(enumerate_states(law.space.sites, law.space.num_states))
         index = np.asarray(jax.vmap(law.mode_index)(states))
         masses = np.bincount(index, np.exp(law.log_prob), law.num_modes)
         return _target(lambda x: -setup.log_density(params, x), law.space, law.mode_index, masses)
-    mixture = setup.mixture
-    dim = np.shape(mixture.means)[1]
-    masses = np.exp(np.asarray(mixture.log_weights) + dim * np.log(mixture.scales))
     if module is ebm:
-        log_q, level = setup.log_q(params), jnp.asarray(setup.levels[-1], dtype=float)
-        return _target(lambda x: -log_q(x, level), Real((dim,)), mixture.mode_index, masses)
-    return _target(lambda x: -setup.log_density(params, x), Real((dim,)), mixture.mode_index, masses)
+        mixture, log_q, level = setup.mixture, setup.log_q(params), jnp.asarray(setup.levels[-1], dtype=float)
+        masses = component_masses(mixture)
+        return _target(lambda x: -log_q(x, level), mixture.space, mixture.mode_index, masses)
+    law = setup.law
+    masses = law.masses if isinstance(law, SkewedDigits) else component_masses(law)
+    return _target(lambda x: -setup.log_density(params, x), law.space, law.mode_index, masses)
 
 
 def _target(energy_fn: Any, space: Any, index_fn: Any, masses: np.ndarray) -> LearnedEnergy:

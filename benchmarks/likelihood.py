@@ -2,17 +2,19 @@
 
     python -m benchmarks.likelihood --dim 2 --method balanced-mle --out runs/mle
 
-Four modes of weights .1, .2, .3, .4. The energy tilts the Gaussian of the data's moments; its negatives are chains
-moved by a flow that is fitted to them (`balanced-mle`), by Langevin moves alone (`pcd-mala`, `pcd-ula`), or by a few of
-these from data (`cd`); `flow` is a flow alone, fitted to data. Masses of modes are those of the model, by quadrature in
-the plane and by importance sampling from a mixture that covers it beyond, never a histogram of chains, which is printed
-beside them. Writes `report.json` and `metrics.jsonl`.
+Four modes of weights .1, .2, .3, .4, or digits whose classes have unequal masses. The energy tilts the Gaussian of
+the data's moments, or a flow fitted to data first (`--base flow --warm-updates N`). Its negatives are chains moved by a
+flow that is fitted to them (`balanced-mle`), by Langevin moves alone (`pcd-mala`, `pcd-ula`), or by a few of these from
+data (`cd`); `flow` is a flow alone, fitted to data. Masses of modes are those of the model, by quadrature in the plane
+and by importance sampling beyond, from a mixture that covers the four modes, or for digits from the flow; never a
+histogram of chains, which is printed beside them. Writes `report.json` and `metrics.jsonl`, and for digits `report.png`
+and `samples.npz`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import jax
@@ -25,33 +27,43 @@ from egmjax.networks import ResidualMLP
 from egmjax.proposals import Density, defensive_mixture
 from egmjax.states import Real
 from egmjax.targets import GaussianMixture
-from egmjax.training import data_source, make_trainer
+from egmjax.training import Trainer, data_source, fit, make_trainer
 
 from .commands import one_sentence
+from .digits_report import evaluate_digits
 from .energy_runs import (
     BALANCED,
+    FROZEN,
     NegativesOptions,
     check_energy_run,
     clipped_adam,
+    goes_on,
     likelihood_parts,
     prepare_energy_run,
     run_energy,
     updates_per_iteration,
 )
 from .likelihood_report import Setup, evaluate
+from .skewed_digits import SkewedDigits, draw_rows, skewed_digits
 
 SHOWN = ("loss", "loss_sampler", "acceptance_global", "acceptance_local", "ess", "log_z", "log_z_upper")
-SUMMARY = ("model_mass_tv", "model_mass_kl", "kl", "chain_tv", "log_z", "log_z_lower", "log_z_upper")
+SUMMARY = (
+    *("model_mass_tv", "model_mass_kl", "kl", "chain_tv", "log_z", "log_z_lower", "log_z_upper"),
+    *("model_mass_tv_held_out", "held_out_mass_tv", "mass_noise", "proposal_mass_tv", "fitted_mass_tv"),
+    *("chain_mass_tv", "nll", "fitted_nll", "nll_train", "ess", "largest_weight", "pareto_k"),
+)
 
 
 @dataclass(kw_only=True)
 class LikelihoodOptions(NegativesOptions):
     """Options of the run."""
 
-    target: Literal["four-modes"] = "four-modes"
+    target: Literal["four-modes", "digits"] = "four-modes"
     """What the data are drawn from."""
     dim: int = 2
-    """Dimension, at least 2."""
+    """Dimension of the four modes, at least 2."""
+    holdout: Literal["test", "validation"] = "test"
+    """Digits that are not learned from: the test rows, or a quarter of the training rows for the choice of options."""
     method: Literal["balanced-mle", "pcd-mala", "pcd-ula", "cd", "flow"] = "balanced-mle"
     """Where negatives come from; `flow` is no energy at all."""
     num_local: int = 5
@@ -66,8 +78,14 @@ class LikelihoodOptions(NegativesOptions):
     """Couplings of the flow."""
     flow_width: int = 64
     """Features of the network of each coupling."""
+    warm_updates: int = 0
+    """Gradient steps that fit the flow to data first; the sampler starts there, and masses of digits rest on it."""
+    base: Literal["gaussian", "flow"] = "gaussian"
+    """What the energy tilts: the Gaussian of the data's moments, or the flow that was fitted first."""
     num_eval: int = 50_000
     """Draws of the importance sampling."""
+    num_annealed: int = 0
+    """Langevin moves of each draw on the way from flow to model (annealed importance sampling); of digits alone."""
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
@@ -85,85 +103,147 @@ def check(options: LikelihoodOptions) -> None:
     check_energy_run(options, positive=("step_size",))
     if options.dim < 2:
         raise ValueError(f"dim: at least 2, got {options.dim}")
+    for name in ("warm_updates", "num_annealed"):
+        if getattr(options, name) < 0:
+            raise ValueError(f"{name}: not negative, got {getattr(options, name)}")
+    if options.num_annealed > 0 and options.method == "flow":
+        raise ValueError("num_annealed: a flow alone needs no moves")
+    if options.base == "flow" and options.warm_updates == 0 and options.method != "flow":
+        raise ValueError("base: a flow that was fitted first needs warm_updates above 0")
 
 
 def build(options: LikelihoodOptions) -> Setup:
-    """Composes the run; nothing is standardised, base and flow have the data's moments."""
-    mixture = GaussianMixture.four_modes(options.dim)
+    """Composes the run; nothing is standardised, Gaussian base and flow have the data's moments."""
     key_data, _, _, _ = jax.random.split(jax.random.key(options.seed), 4)
-    data = np.asarray(mixture.sample(key_data, options.num_data))
+    law: GaussianMixture | SkewedDigits
+    if options.target == "digits":
+        law = skewed_digits(options.holdout)
+        data, _ = draw_rows(law.train, options.num_data, options.seed)
+    else:
+        law = GaussianMixture.four_modes(options.dim)
+        data = np.asarray(law.sample(key_data, options.num_data))
     mean, scale = ebm.moments(data)
-    base = ebm.gaussian_flow(mean, scale)
-    space = Real((options.dim,))
+    gaussian = ebm.gaussian_flow(mean, scale)
+    space = law.space
     make_flow = ebm.real_nvp if options.flow == "real-nvp" else ebm.spline_flow
     flow = make_flow(mean, scale, num_layers=options.flow_layers, width=options.flow_width)
+    if options.method == "flow":
+        return _flow_alone(options, law, data, gaussian, flow)
+
     network = ResidualMLP(space, (), width=options.width, depth=options.depth, use_time=False)
     zero = jnp.zeros(())
+    balanced, warm = options.method == BALANCED, options.warm_updates > 0
+    base = flow if options.base == "flow" else gaussian
+
+    def base_params(params: Any) -> Any:
+        return params[FROZEN] if options.base == "flow" else ()
 
     def energy(params: Any, z: jax.Array) -> jax.Array:
         return network.apply(params, z, zero)  # type: ignore[return-value]
 
-    model = ebm.tilted_energy(energy, base, units=(mean, scale))
-    if options.method == "flow":
-        trainer = make_trainer(
-            data_source(data, space),
-            ebm.flow_objective(flow),
-            clipped_adam(options),
-            batch_size=options.batch_size,
-            updates_per_iteration=updates_per_iteration(options),
-            ema_decay=options.ema_decay,
-        )
-
-        def init_flow(seed: int) -> Any:
-            _, key_flow, _, key_train = jax.random.split(jax.random.key(seed), 4)
-            return trainer.init(key_train, flow.init(key_flow))
-
-        return Setup(
-            mixture, base, trainer, init_flow, flow.log_prob, lambda p: ebm.flow_density(flow, p), None
-        )
-
-    balanced = options.method == BALANCED
+    def tilted(params: Any) -> ebm.TiltedEnergy:
+        return ebm.tilted_energy(energy, base, base_params(params), units=(mean, scale))
 
     def log_density(params: Any, x: jax.Array) -> jax.Array:
-        return model.log_density(params["energy"], x)
+        return tilted(params).log_density(params["energy"], x)
 
-    def proposal(params: Any) -> Density:
-        wide = ebm.flow_density(base, ())
-        share = options.defensive
-        return defensive_mixture((ebm.flow_density(flow, params["sampler"]), wide), (1.0 - share, share))
+    def reweighted(params: Any) -> Density:
+        """The flow that knows most of the model, and the base."""
+        wide, share = ebm.flow_density(base, base_params(params)), options.defensive
+        known = params.get("sampler", None if base is flow else params.get(FROZEN))
+        if known is None:
+            return wide
+        return defensive_mixture((ebm.flow_density(flow, known), wide), (1.0 - share, share))
 
     negatives, trainer = likelihood_parts(
         options,
         space,
         data,
-        model.energy,
+        ebm.tilted_energy(energy, base, units=(mean, scale)).energy,
         log_density,
-        lambda key: base.sample((), key),
-        proposal if balanced else None,
+        lambda params, key: base.sample(base_params(params), key),
+        reweighted if balanced else None,
         ebm.flow_loss(flow),
         restart=options.method == "cd",
         local="ula" if options.method == "pcd-ula" else "mala",
         step_size=options.step_size * float(scale.min()) ** 2,
     )
 
-    def init(seed: int) -> Any:
+    def init(seed: int, fit_first: bool = False) -> Any:
         _, key_energy, key_flow, key_train = jax.random.split(jax.random.key(seed), 4)
-        params = {"energy": network.init(key_energy, jnp.zeros(options.dim), zero)}
-        if balanced:
-            params["sampler"] = flow.init(key_flow)
+        params = {"energy": network.init(key_energy, jnp.zeros(space.shape), zero)}
+        if balanced or warm:
+            known = flow.init(key_flow)
+            if fit_first and warm:
+                fitting, updates = _flow_trainer(options, data, space, flow, options.warm_updates)
+                state = fitting.init(jax.random.fold_in(key_train, 1), known)
+                known = fit(fitting, state, -(-options.warm_updates // updates)).state.ema_params
+            params |= ({"sampler": known} if balanced else {}) | ({FROZEN: known} if warm else {})
         return trainer.init(key_train, params)
 
-    return Setup(mixture, base, trainer, init, log_density, proposal if balanced else None, negatives)
+    return Setup(
+        law=law,
+        base=gaussian,
+        trainer=trainer,
+        init=init,
+        start=lambda seed: init(seed, fit_first=True),
+        log_density=log_density,
+        proposal=reweighted if balanced else None,
+        reweighted=reweighted,
+        negatives=negatives,
+        fitted=flow if warm else None,
+    )
+
+
+def _flow_trainer(
+    options: LikelihoodOptions, data: np.ndarray, space: Real, flow: ebm.NormalizingFlow, num_updates: int
+) -> tuple[Trainer, int]:
+    """Of a flow fitted to data, and its updates an iteration."""
+    options = replace(options, num_updates=num_updates)
+    updates = updates_per_iteration(options)
+    trainer = make_trainer(
+        data_source(data, space),
+        ebm.flow_objective(flow),
+        clipped_adam(options),
+        batch_size=options.batch_size,
+        updates_per_iteration=updates,
+        ema_decay=options.ema_decay,
+    )
+    return trainer, updates
+
+
+def _flow_alone(
+    options: LikelihoodOptions,
+    law: GaussianMixture | SkewedDigits,
+    data: np.ndarray,
+    base: ebm.NormalizingFlow,
+    flow: ebm.NormalizingFlow,
+) -> Setup:
+    trainer, _ = _flow_trainer(options, data, law.space, flow, options.num_updates)
+
+    def init(seed: int) -> Any:
+        _, key_flow, _, key_train = jax.random.split(jax.random.key(seed), 4)
+        return trainer.init(key_train, flow.init(key_flow))
+
+    def density(params: Any) -> Density:
+        return ebm.flow_density(flow, params)
+
+    return Setup(law, base, trainer, init, init, flow.log_prob, density, density, None, None)
 
 
 def run(options: LikelihoodOptions, setup: Setup) -> dict[str, Any]:
     """Trains, evaluates, writes the folder `options.out`, prints a summary and returns the report."""
 
     def found(state: Any) -> dict[str, Any]:
-        chains = state.buffer if setup.negatives is not None else None
-        return evaluate(setup, state.ema_params, chains, num_eval=options.num_eval, seed=options.seed)
+        params, chains = state.ema_params, state.buffer if setup.negatives is not None else None
+        draws: dict[str, Any] = {"num_eval": options.num_eval, "seed": options.seed}
+        if isinstance(setup.law, SkewedDigits):
+            draws |= {"num_annealed": options.num_annealed, "out": options.out}
+            return evaluate_digits(setup, params, chains, **draws)
+        return evaluate(setup, params, chains, **draws)
 
-    return run_energy(options, setup.trainer, setup.init(options.seed), found, shown=SHOWN, summary=SUMMARY)
+    state = (setup.init if goes_on(options) else setup.start)(options.seed)
+    return run_energy(options, setup.trainer, state, found, shown=SHOWN, summary=SUMMARY)
 
 
 if __name__ == "__main__":

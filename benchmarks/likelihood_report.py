@@ -16,18 +16,32 @@ from egmjax.targets import GaussianMixture
 from egmjax.training import Trainer
 
 from .energy_runs import chain_tv, upper_log_z
+from .skewed_digits import SkewedDigits
 
 
 class Setup(NamedTuple):
-    """The parts of a run. `log_density(params, x)` is the model; `proposal(params)` the flow, `None` without one."""
+    """The parts of a run. `log_density(params, x)` is the model; `proposal(params)` the flow, `None` without one.
 
-    mixture: GaussianMixture
+    `init(seed)` is the state of a run before anything is fitted, `start(seed)` the one it starts from, its flow fitted
+    to data where the options say so (`fitted`). `reweighted(params)` is what to draw from for the model's masses.
+    """
+
+    law: GaussianMixture | SkewedDigits
     base: ebm.NormalizingFlow
     trainer: Trainer
     init: Callable[[int], Any]
+    start: Callable[[int], Any]
     log_density: Callable[[Any, jax.Array], jax.Array]
     proposal: Callable[[Any], Density] | None
+    reweighted: Callable[[Any], Density]
     negatives: ebm.Negatives | None
+    fitted: ebm.NormalizingFlow | None
+
+
+def component_masses(mixture: GaussianMixture) -> np.ndarray:
+    """Weights `[k]` of the components, which add up to one."""
+    mass = np.exp(np.asarray(mixture.log_weights) + mixture.space.shape[0] * np.log(mixture.scales))
+    return mass / mass.sum()
 
 
 def evaluate(
@@ -38,11 +52,11 @@ def evaluate(
     `kl` is KL(true, model) per exact draws; `log_z_lower` rests on draws of the proposal of the chains alone,
     `log_z_upper` on moves of the chains under the parameters evaluated.
     """
-    mixture, base = setup.mixture, setup.base
-    dim = np.shape(mixture.means)[1]
+    mixture, base = setup.law, setup.base
+    assert isinstance(mixture, GaussianMixture)
+    (dim,) = mixture.space.shape
     keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), 4), 4)
-    true = np.exp(np.asarray(mixture.log_weights) + dim * np.log(mixture.scales))
-    true /= true.sum()
+    true = component_masses(mixture)
     num_cells = len(true)
 
     def model(x: jax.Array) -> jax.Array:

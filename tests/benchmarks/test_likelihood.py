@@ -71,14 +71,14 @@ def test_figures_of_known_models(dim):
     """The exact law scores zero. Twice the mass in the lightest mode is seen as what it is, beside any constant."""
     options = benchmark.LikelihoodOptions(out=None, dim=dim, method="cd", **TINY)
     setup = benchmark.build(options)
-    exact = setup._replace(log_density=lambda params, x: -setup.mixture.energy(x))
+    exact = setup._replace(log_density=lambda params, x: -setup.law.energy(x))
     found = evaluate(exact, None, num_eval=4000)
     error = 0.03 if dim > 2 else 1e-4  # 4000 draws
     assert found["model_mass_tv"] < error
     assert found["kl"] == pytest.approx(0, abs=error)
 
     def heavier(params, x):
-        return 7.0 + jnp.log(1.0 + (setup.mixture.mode_index(x) == 0)) - setup.mixture.energy(x)
+        return 7.0 + jnp.log(1.0 + (setup.law.mode_index(x) == 0)) - setup.law.energy(x)
 
     found = evaluate(setup._replace(log_density=heavier), None, num_eval=4000)
     np.testing.assert_allclose(found["model_mass"], np.array([0.2, 0.2, 0.3, 0.4]) / 1.1, atol=error)
