@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,28 @@ def refuse_taken(out: Path) -> None:
         raise ValueError(f"out: {out} exists and is not empty")
 
 
+@dataclass(kw_only=True)
+class FolderOptions:
+    """Where a run is, and what to do with what is there."""
+
+    out: Path
+    """Folder for the results; must not exist, unless --resume or --overwrite is given."""
+    resume: bool = False
+    """Go on with the run in --out from its last checkpoint."""
+    overwrite: bool = False
+    """Delete what --out holds and start anew."""
+
+
+def result_options(options: FolderOptions) -> dict[str, Any]:
+    """The options that determine the result: all but where it goes."""
+    where = {field.name for field in fields(FolderOptions)}
+    return {name: value for name, value in asdict(options).items() if name not in where}
+
+
 def prepare_folder(
-    folder: Path,
+    options: FolderOptions,
     configuration: Mapping[str, Any],
     *,
-    resume: bool,
-    overwrite: bool,
     read: Callable[[Path], Mapping[str, Any]],
     is_run: Callable[[Mapping[str, Any]], bool],
 ) -> None:
@@ -48,18 +65,18 @@ def prepare_folder(
     `read(folder)` is the configuration of the run in it, `is_run(values)` whether a `config.json` is that of a run,
     which may be deleted. Raises `ValueError` where there is something else, or a run and neither flag, or both.
     """
-    wanted = json.loads(json.dumps(dict(configuration)))
-    if resume and overwrite:
+    folder, wanted = options.out, json.loads(json.dumps(dict(configuration)))
+    if options.resume and options.overwrite:
         raise ValueError("resume: cannot be combined with --overwrite")
     if is_taken(folder):
-        if resume:
+        if options.resume:
             there = read(folder)
             changed = [k for k in {**there, **wanted} if there.get(k) != wanted.get(k)]
             if changed:
                 raise ValueError(
                     f"resume: {folder} holds a run of another configuration (differs in {', '.join(changed)})"
                 )
-        elif not overwrite:
+        elif not options.overwrite:
             raise ValueError(f"out: {folder} exists; give --resume to go on or --overwrite to start anew")
         elif not _holds(folder, is_run):
             raise ValueError(f"overwrite: {folder} is not the folder of a run, so it is left alone")

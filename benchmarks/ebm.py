@@ -238,9 +238,7 @@ def evaluate(options: EnergyOptions, setup: Setup, log_q: ebm.LogDensityFn) -> d
         return ratio, sigma**2 * jnp.mean(wrong**2)
 
     means, scales = jnp.asarray(mixture.means), jnp.asarray(mixture.scales)
-    masses = np.asarray(mixture.log_weights) + options.dim * np.log(mixture.scales)
-    true = np.exp(masses - masses.max())
-    true /= true.sum()
+    true = mixture.component_weights
     keys = jax.random.split(key, len(true) + len(levels))
     ratios = np.stack([np.asarray(mode_ratios(*args), np.float64) for args in zip(keys, means, scales)])
     log_mass = np.log(true) + log_mean_exp(ratios)

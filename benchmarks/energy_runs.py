@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import jax
@@ -19,7 +18,7 @@ from egmjax import ebm
 from egmjax.states import Space
 from egmjax.training import Checkpoints, Trainer, data_source, fit, write_atomically
 
-from .commands import one_sentence, prepare_folder, read_json
+from .commands import FolderOptions, one_sentence, prepare_folder, read_json, result_options
 from .report import clean
 
 BALANCED = "balanced-mle"
@@ -27,15 +26,9 @@ FROZEN = "fitted"  # parameters that are not learned with the energy: of what wa
 
 
 @dataclass(kw_only=True)
-class EnergyRunOptions:
+class EnergyRunOptions(FolderOptions):
     """What every run shares."""
 
-    out: Path
-    """Folder for the results; must not exist, unless --resume or --overwrite is given."""
-    resume: bool = False
-    """Go on with the run in --out from its last checkpoint."""
-    overwrite: bool = False
-    """Delete what --out holds and start anew."""
     num_data: int = 60_000
     """Samples to learn from."""
     num_updates: int = 2_000
@@ -112,21 +105,13 @@ def clipped_adam(options: EnergyRunOptions, last: float = 0.01) -> optax.Gradien
 
 def configuration(options: EnergyRunOptions) -> dict[str, Any]:
     """What determines the result of a run, as JSON values."""
-    values = asdict(options)
-    kept = {k: v for k, v in values.items() if k not in ("out", "resume", "overwrite")}
-    return {"options": type(options).__name__, **kept}
+    return {"options": type(options).__name__, **result_options(options)}
 
 
 def prepare_energy_run(options: EnergyRunOptions) -> None:
     """Makes the folder of a run, or finds the one to go on with; see `commands.prepare_folder`."""
-    prepare_folder(
-        options.out,
-        configuration(options),
-        resume=options.resume,
-        overwrite=options.overwrite,
-        read=read_json,
-        is_run=lambda values: "options" in values,
-    )
+    is_run = lambda values: "options" in values  # noqa: E731
+    prepare_folder(options, configuration(options), read=read_json, is_run=is_run)
 
 
 def checkpoints_of(options: EnergyRunOptions) -> Checkpoints:

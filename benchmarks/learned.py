@@ -16,7 +16,6 @@ from egmjax.targets import FromEnergy, enumerate_states
 from . import discrete_likelihood, ebm, likelihood
 from .commands import read_json
 from .energy_runs import EnergyRunOptions, checkpoints_of
-from .likelihood_report import component_masses
 from .skewed_digits import SkewedDigits
 
 KINDS: dict[str, tuple[Any, type[EnergyRunOptions]]] = {
@@ -74,10 +73,10 @@ def load_energy(folder: Path) -> LearnedEnergy:
         return _target(lambda x: -setup.log_density(params, x), law.space, law.mode_index, masses)
     if module is ebm:
         mixture, log_q, level = setup.mixture, setup.log_q(params), jnp.asarray(setup.levels[-1], dtype=float)
-        masses = component_masses(mixture)
+        masses = mixture.component_weights
         return _target(lambda x: -log_q(x, level), mixture.space, mixture.mode_index, masses)
     law = setup.law
-    masses = law.masses if isinstance(law, SkewedDigits) else component_masses(law)
+    masses = law.masses if isinstance(law, SkewedDigits) else law.component_weights
     return _target(lambda x: -setup.log_density(params, x), law.space, law.mode_index, masses)
 
 

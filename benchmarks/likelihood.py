@@ -106,6 +106,8 @@ def check(options: LikelihoodOptions) -> None:
     for name in ("warm_updates", "num_annealed"):
         if getattr(options, name) < 0:
             raise ValueError(f"{name}: not negative, got {getattr(options, name)}")
+    if options.num_annealed > 0 and options.target != "digits":
+        raise ValueError("num_annealed: for digits alone, the masses of the four modes need no moves")
     if options.num_annealed > 0 and options.method == "flow":
         raise ValueError("num_annealed: a flow alone needs no moves")
     if options.base == "flow" and options.warm_updates == 0 and options.method != "flow":

@@ -38,12 +38,6 @@ class Setup(NamedTuple):
     fitted: ebm.NormalizingFlow | None
 
 
-def component_masses(mixture: GaussianMixture) -> np.ndarray:
-    """Weights `[k]` of the components, which add up to one."""
-    mass = np.exp(np.asarray(mixture.log_weights) + mixture.space.shape[0] * np.log(mixture.scales))
-    return mass / mass.sum()
-
-
 def evaluate(
     setup: Setup, params: Any, chains: Any = None, *, num_eval: int = 50_000, seed: int = 0
 ) -> dict[str, Any]:
@@ -56,7 +50,7 @@ def evaluate(
     assert isinstance(mixture, GaussianMixture)
     (dim,) = mixture.space.shape
     keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), 4), 4)
-    true = component_masses(mixture)
+    true = mixture.component_weights
     num_cells = len(true)
 
     def model(x: jax.Array) -> jax.Array:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from .commands import FolderOptions, result_options
+
 ObjectiveName = Literal["snis", "bootstrap", "weighted", "likelihood", "log-variance"]
 
 
@@ -39,15 +41,9 @@ class ObjectiveOptions:
 
 
 @dataclass(kw_only=True)
-class RunOptions:
+class RunOptions(FolderOptions):
     """What every run shares."""
 
-    out: Path
-    """Folder for the results; must not exist, unless --resume or --overwrite is given."""
-    resume: bool = False
-    """Go on with the run in --out from its last checkpoint."""
-    overwrite: bool = False
-    """Delete what --out holds and start anew."""
     seed: int = 0
     """Seed of all randomness: parameters, training, evaluation."""
     iterations: int = 200
@@ -114,22 +110,6 @@ class LatticeOptions(Options):
     """Reach of the lattice layers in sites; None couples all sites."""
 
 
-# on policy: an update for each batch of roll-outs, each of which is used once
-COARSE_TO_FINE: dict[str, Any] = {
-    "objective": "log-variance",
-    "iterations": 2_000,
-    "updates_per_iteration": 1,
-    "num_rollouts": 512,
-    "batch_size": 512,
-    "buffer_rollouts": 1,
-    "learning_rate": 3e-3,
-    "temper_fraction": 0.5,
-    "width": 32,
-    "depth": 1,
-    "checkpoint_every": 200,
-}
-
-
 def order_of(options: LatticeOptions) -> str:
     """The order of the sites, chosen or implied."""
     if options.order is not None:
@@ -138,28 +118,11 @@ def order_of(options: LatticeOptions) -> str:
     return "coarse-to-fine" if options.process == "mask" and is_path_objective else "random"
 
 
-def recipe(options: RunOptions) -> dict[str, Any]:
-    """Defaults that go with the order of the sites among the `options`, where it is not that of their kind."""
-    if not isinstance(options, LatticeOptions):
-        return {}
-    order, usual = order_of(options), order_of(type(options)(out=options.out))
-    if (order == "coarse-to-fine") == (usual == "coarse-to-fine"):
-        return {}
-    if order == "coarse-to-fine":
-        return COARSE_TO_FINE
-    return {name: getattr(LatticeOptions, name) for name in COARSE_TO_FINE}
-
-
-def with_recipe(options: RunOptions, **values: Any) -> RunOptions:
-    """Changed `options`, and the defaults that go with the changes."""
-    changed = dataclasses.replace(options, **values)
-    return dataclasses.replace(changed, **{**recipe(changed), **values})
-
-
 @dataclass(kw_only=True)
 class IsingOptions(LatticeOptions):
     """2-D Ising model on a torus; masked jumps in a coarse-to-fine order, half of the sites exact."""
 
+    # on policy: an update for each batch of roll-outs, each of which is used once
     objective: ObjectiveName = "log-variance"
     iterations: int = 2_000
     updates_per_iteration: int = 1
@@ -174,6 +137,37 @@ class IsingOptions(LatticeOptions):
     """J > 0 is ferromagnetic."""
     field: float = 0.0
     """External field h."""
+
+
+# what goes with the order of the sites: `LatticeOptions` has it for any order, `IsingOptions` for coarse-to-fine
+_OF_AN_ORDER = (
+    "objective",
+    "iterations",
+    "updates_per_iteration",
+    "num_rollouts",
+    "batch_size",
+    "buffer_rollouts",
+    "learning_rate",
+    "temper_fraction",
+    "width",
+    "depth",
+    "checkpoint_every",
+)
+
+
+def recipe(options: RunOptions) -> dict[str, Any]:
+    """Defaults that go with the order of the sites among the `options`, where it is not that of their kind."""
+    if not isinstance(options, LatticeOptions):
+        return {}
+    is_coarse, usual = (order_of(o) == "coarse-to-fine" for o in (options, type(options)(out=options.out)))
+    kind = IsingOptions if is_coarse else LatticeOptions
+    return {} if is_coarse == usual else {name: getattr(kind, name) for name in _OF_AN_ORDER}
+
+
+def with_recipe(options: RunOptions, **values: Any) -> RunOptions:
+    """Changed `options`, and the defaults that go with the changes."""
+    changed = dataclasses.replace(options, **values)
+    return dataclasses.replace(changed, **{**recipe(changed), **values})
 
 
 @dataclass(kw_only=True)
@@ -482,13 +476,11 @@ COUNTS = (
     "context",
     "bins",
 )
-_NOT_CONFIGURATION = ("out", "resume", "overwrite")
 
 
 def configuration(name: str, options: RunOptions) -> dict[str, Any]:
     """What determines the result of a run, as JSON values."""
-    values = dataclasses.asdict(options)
-    return {"target": name, **{k: v for k, v in values.items() if k not in _NOT_CONFIGURATION}}
+    return {"target": name, **result_options(options)}
 
 
 def read_configuration(folder: Path) -> tuple[str, RunOptions]:

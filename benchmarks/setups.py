@@ -132,7 +132,7 @@ class Networks(NamedTuple):
 
     init: Callable[[jax.Array], Any]
     generator: Callable[[Any, Any, Any], Any]
-    psi: Callable[[Any, Any, Any], jax.Array]
+    psi: Callable[[Any, Any, Any], jax.Array] | None = None
 
 
 def build_from_energy(name: str, options: Options) -> Setup:
@@ -175,18 +175,8 @@ def build_from_energy(name: str, options: Options) -> Setup:
     exact_last = int(is_coarse_to_fine(options))
     per_iteration = options.num_rollouts * (1 + exact_last)
     per_iteration += options.updates_per_iteration * options.batch_size * (for_each + exact_last)
-    noised_energy_fn = networks.psi if options.objective == "bootstrap" else None
-    return Setup(
-        target,
-        process,
-        sampler,
-        networks.init,
-        networks.generator,
-        psi_fn,
-        trainer,
-        per_iteration,
-        noised_energy_fn,
-    )
+    init, generator, noised_energy_fn = networks
+    return Setup(target, process, sampler, init, generator, psi_fn, trainer, per_iteration, noised_energy_fn)
 
 
 def _num_steps(options: RunOptions) -> int:
@@ -366,7 +356,7 @@ def _networks(options: Options, target: Target, process: Process) -> Networks:
     return Networks(
         init,
         lambda params, x, t: generator.apply(params["generator"], x, t),
-        lambda params, x, t: psi.apply(params["psi"], x, t),
+        (lambda params, x, t: psi.apply(params["psi"], x, t)) if has_psi else None,
     )
 
 
@@ -375,14 +365,11 @@ def _site_networks(options: Options, target: Target, process: Process) -> Networ
     assert isinstance(options, LatticeOptions)
     assert isinstance(process, MaskedProcess)
     path = process.path
-    first = site_order(path).first
-    rank = np.full(path.sites, len(first))
-    rank[first] = np.arange(len(first))
-    contexts = nearest_earlier(
-        torus_points(options.length), rank, options.context or max(1, len(first) - 1), period=options.length
-    )
+    order = site_order(path)
+    size = options.context or max(1, len(order.first) - 1)
+    contexts = nearest_earlier(torus_points(options.length), order.rank, size, period=options.length)
     network = SiteMLPs(
-        contexts[first],
+        contexts[order.first],
         path.num_states,
         width=options.width,
         depth=options.depth,
@@ -398,10 +385,7 @@ def _site_networks(options: Options, target: Target, process: Process) -> Networ
     def init(key: jax.Array) -> Any:
         return {"generator": network.init(key, jnp.zeros(path.sites, jnp.int32))}
 
-    def no_psi(params: Any, x: Any, t: Any) -> jax.Array:
-        raise ValueError("objective: a fixed order has no noised energy to bootstrap through")
-
-    return Networks(init, generator, no_psi)
+    return Networks(init, generator)
 
 
 def make_objective(
@@ -445,6 +429,7 @@ def make_objective(
     def step_fn(t: jax.Array, iteration: jax.Array) -> jax.Array:
         return jnp.asarray(options.bootstrap_step)
 
+    assert networks.psi is not None
     num_proposals = options.num_bootstrap_proposals
     if options.noised_energy == "contrast":
         learned = move_contrastive_objective(

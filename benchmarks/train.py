@@ -40,10 +40,10 @@ def parse(arguments: list[str]) -> tuple[str, RunOptions]:
     """The target's name and options; `--list` and `--help` end the command."""
     if not arguments or arguments[0] in ("-h", "--help", "--list"):
         print(__doc__.strip())
-        for title, kinds in (("targets", TARGETS), ("data sets", DATA_SETS)):
+        for title, runs in (("targets", TARGETS), ("data sets", DATA_SETS)):
             print(f"\n{title}:")
-            for name, kind in kinds.items():
-                print(f"  {name:<17}{(kind.__doc__ or '').strip().splitlines()[0]}")
+            for name, run in runs.items():
+                print(f"  {name:<17}{(run.__doc__ or '').strip().splitlines()[0]}")
         print(
             "\n--process chooses what is trained. Real coordinates: flow (the default), diffusion, flow+diffusion,"
             "\njump or flow+jump; symbols: mask (the default) or uniform, with --symbols where there are both."
@@ -54,13 +54,13 @@ def parse(arguments: list[str]) -> tuple[str, RunOptions]:
     if name not in RUNS:
         near = difflib.get_close_matches(name, RUNS, n=1, cutoff=0.0)
         raise ValueError(f"target: unknown {name!r}; did you mean {near[0]!r}? (--list shows all)")
-    recipes: type[RunOptions] = RUNS[name]
+    kind: type[RunOptions] = RUNS[name]
     prog = f"python -m benchmarks.train {name}"
-    options = tyro.cli(recipes, args=arguments[1:], prog=prog)
+    options = tyro.cli(kind, args=arguments[1:], prog=prog)
     if changes := recipe(options):
         # the same words once more, over the defaults that go with them
-        defaults = recipes(out=options.out, **changes)
-        options = tyro.cli(recipes, args=arguments[1:], prog=prog, default=defaults)
+        defaults = kind(out=options.out, **changes)
+        options = tyro.cli(kind, args=arguments[1:], prog=prog, default=defaults)
     check(options)
     return name, options
 
@@ -80,10 +80,8 @@ def prepare(name: str, options: RunOptions) -> Run:
     setup = build(name, options)
     folder = options.out
     prepare_folder(
-        folder,
+        options,
         configuration(name, options),
-        resume=options.resume,
-        overwrite=options.overwrite,
         read=lambda folder: json.loads(json.dumps(configuration(*read_configuration(folder)))),
         is_run=lambda values: values.get("target") in RUNS,
     )

@@ -17,7 +17,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,12 +25,13 @@ import numpy as np
 import tyro
 
 from egmjax.metrics import summarize_weights
-from egmjax.targets import exact_denoiser
+from egmjax.paths import MaskedPath
 from egmjax.training import fit
 
 from ..options import IsingOptions, with_recipe
 from ..runs import build, compile_roll_out, draw
 from ..setups import Setup
+from .proposals import Problem, exact_problems
 
 NoisedEnergy = Literal["regression", "contrast"]
 
@@ -93,11 +94,16 @@ def main(args: Sequence[str] | None = None) -> list[Row]:
     print(f"{options.length}x{options.length} Ising, beta {options.beta}; bias and spread of psi at each t")
     times = "".join(f"{t:>16}" for t in options.times)
     print(f"{'':<12}{'step':>6}{'iterations':>12}{'energies':>10}{'seconds':>9}{'ESS':>8}{times}", flush=True)
-    rows, problems = [], None
+    rows: list[Row] = []
+    problems: list[Problem] | None = None
     for step in options.steps:
         for how in ("regression", "contrast"):
             setup, num = compose(options, how, step)
-            problems = problems or exact_problems(options, setup)
+            if problems is None:
+                keys = jax.random.split(jax.random.fold_in(jax.random.key(options.seed), 1))
+                path = setup.process.path
+                assert isinstance(path, MaskedPath)
+                problems = exact_problems(setup.target, path, options.times, options.num_states, *keys)
             rows.append(row(options, how, step, setup, num, problems))
             print(text(rows[-1]), flush=True)
     return rows
@@ -129,20 +135,8 @@ def compose(options: StudyOptions, how: NoisedEnergy, step: float) -> tuple[Setu
     return recipe(how, num), num
 
 
-def exact_problems(options: StudyOptions, setup: Setup) -> list[tuple[float, jax.Array, np.ndarray]]:
-    """Times, states and their exact psi."""
-    key_states, key_masks = jax.random.split(jax.random.fold_in(jax.random.key(options.seed), 1))
-    problems = []
-    for i, t in enumerate(options.times):
-        x1 = setup.target.sample(jax.random.fold_in(key_states, i), options.num_states)
-        keys = jax.random.split(jax.random.fold_in(key_masks, i), options.num_states)
-        xt = jax.vmap(lambda k, x: setup.process.path.sample(k, x, t))(keys, x1)  # noqa: B023
-        problems.append((t, xt, np.array([exact_denoiser(setup.target, x)[0] for x in np.asarray(xt)])))
-    return problems
-
-
 def row(
-    options: StudyOptions, how: NoisedEnergy, step: float, setup: Setup, num: int, problems: list[Any]
+    options: StudyOptions, how: NoisedEnergy, step: float, setup: Setup, num: int, problems: list[Problem]
 ) -> Row:
     """Trains and evaluates one model."""
     assert setup.noised_energy_fn is not None
@@ -150,7 +144,7 @@ def row(
     result = fit(setup.trainer, setup.init(options.seed), num)
     params = result.state.ema_params
     learned = jax.jit(jax.vmap(lambda x, t: psi_fn(params, x, t), (0, None)))
-    errors = [np.asarray(learned(xt, jnp.float32(t)), np.float64) - psi for t, xt, psi in problems]
+    errors = [np.asarray(learned(xt, jnp.float32(t)), np.float64) - psi for t, xt, psi, _ in problems]
     key = jax.random.fold_in(jax.random.key(options.seed), 2)
     _, log_weight = draw(compile_roll_out(setup), params, key, options.num_samples)
     return Row(

@@ -28,6 +28,7 @@ import numpy as np
 import tyro
 
 from egmjax.estimators import psi_from_energy, snis
+from egmjax.paths import MaskedPath
 from egmjax.processes import MaskedProcess
 from egmjax.proposals import (
     Proposal,
@@ -223,18 +224,40 @@ def candidates(
     ]
 
 
+class Problem(NamedTuple):
+    """States `xt [n, sites]` at time `t`, their exact psi `[n]` and the laws of their sites `[n, sites, S]`."""
+
+    t: float
+    xt: jax.Array
+    psi: np.ndarray
+    probs: np.ndarray
+
+
+def exact_problems(
+    target: Ising,
+    path: MaskedPath,
+    times: Sequence[float],
+    num_states: int,
+    key_states: jax.Array,
+    key_masks: jax.Array,
+) -> list[Problem]:
+    """For each time exact samples of the target, masked, and the truth by transfer matrix."""
+    problems = []
+    for i, t in enumerate(times):
+        x1 = target.sample(jax.random.fold_in(key_states, i), num_states)
+        keys = jax.random.split(jax.random.fold_in(key_masks, i), num_states)
+        xt = jax.vmap(lambda k, x: path.sample(k, x, t))(keys, x1)  # noqa: B023
+        psi, probs = zip(*(exact_denoiser(target, x) for x in np.asarray(xt)))
+        problems.append(Problem(t, xt, np.array(psi), np.stack(probs)))
+    return problems
+
+
 def study(options: ProposalOptions, process: MaskedProcess, predict_fn: Any) -> list[Row]:
     """All rows, times within candidates: each candidate compiles once."""
     target, path = Ising(length=options.length, beta=options.beta), process.path
     psi_fn = psi_from_energy(target.energy, path)
     key_states, key_masks, key_estimates = jax.random.split(jax.random.key(options.seed), 3)
-    problems = []
-    for i, t in enumerate(options.times):
-        x1 = target.sample(jax.random.fold_in(key_states, i), options.num_states)
-        keys = jax.random.split(jax.random.fold_in(key_masks, i), options.num_states)
-        xt = jax.vmap(lambda k, x: path.sample(k, x, t))(keys, x1)  # noqa: B023
-        psi, probs = zip(*(exact_denoiser(target, x) for x in np.asarray(xt)))
-        problems.append((t, xt, np.array(psi), np.stack(probs)[..., 1]))
+    problems = exact_problems(target, path, options.times, options.num_states, key_states, key_masks)
 
     def row(candidate: Candidate) -> list[Row]:
         num = options.num_energies // candidate.cost
@@ -258,7 +281,8 @@ def study(options: ProposalOptions, process: MaskedProcess, predict_fn: Any) -> 
             lambda arguments: jax.lax.map(one, arguments, batch_size=min(16, len(arguments[0])))
         )
         rows = []
-        for i, (t, xt, psi, probs) in enumerate(problems):
+        for i, (t, xt, psi, laws) in enumerate(problems):
+            probs = laws[..., 1]
             keys = jax.random.split(jax.random.fold_in(key_estimates, i), repeats * len(xt))
             arguments = (keys, np.tile(xt, (repeats, 1)), np.full(len(keys), t, np.float32))
             values = (np.asarray(a, np.float64) for a in estimate(arguments))

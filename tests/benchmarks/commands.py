@@ -34,6 +34,11 @@ def arguments(target, out, *flags, **options):
     return [target, "--out", str(out), *(word for pair in pairs for word in pair), *flags]
 
 
+def option_words(out, values):
+    """`--out OUT` and `--name value` for each of the values."""
+    return ["--out", str(out), *(w for k, v in values.items() for w in (f"--{k.replace('_', '-')}", str(v)))]
+
+
 def refused(main, words, capsys):
     """The command ends with code 2 and one line `error: NAME: ...`, which is returned."""
     capsys.readouterr()

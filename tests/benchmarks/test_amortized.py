@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import amortized
 from egmjax.targets import Ising, enumerate_states
-from tests.benchmarks.commands import refused, strict_json
+from tests.benchmarks.commands import option_words, refused, strict_json
 
 pytestmark = pytest.mark.slow  # compiles a lot
 
@@ -28,8 +28,7 @@ TINY = {
 
 
 def words(out, **options):
-    values = {**TINY, **options}
-    return ["--out", str(out), *(w for k, v in values.items() for w in (f"--{k.replace('_', '-')}", str(v)))]
+    return option_words(out, {**TINY, **options})
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from benchmarks.digits_report import evaluate_digits
 from benchmarks.energy_runs import FROZEN, checkpoints_of
 from benchmarks.learned import load_energy
 from benchmarks.skewed_digits import BLUR, MASSES, draw_rows, skewed_digits
-from tests.benchmarks.commands import refused, strict_json
+from tests.benchmarks.commands import option_words, refused, strict_json
 
 pytest.importorskip("distrax")
 pytest.importorskip("sklearn")
@@ -38,8 +38,7 @@ TINY = {
 
 
 def words(out, **options):
-    values = {**TINY, **options}
-    return ["--out", str(out), *(w for k, v in values.items() for w in (f"--{k.replace('_', '-')}", str(v)))]
+    return option_words(out, {**TINY, **options})
 
 
 def classes(x):

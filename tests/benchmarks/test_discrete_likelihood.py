@@ -11,7 +11,7 @@ from scipy.special import logsumexp
 from benchmarks import discrete_likelihood as benchmark
 from benchmarks.learned import load_energy
 from egmjax.targets import enumerate_states
-from tests.benchmarks.commands import refused, strict_json
+from tests.benchmarks.commands import option_words, refused, strict_json
 
 pytestmark = pytest.mark.slow  # compiles a lot
 
@@ -29,8 +29,7 @@ TINY = {
 
 
 def words(out, **options):
-    values = {**TINY, **options}
-    return ["--out", str(out), *(w for k, v in values.items() for w in (f"--{k.replace('_', '-')}", str(v)))]
+    return option_words(out, {**TINY, **options})
 
 
 @pytest.mark.parametrize("order", ["random", "raster"])

@@ -12,7 +12,7 @@ from benchmarks import ebm as benchmark
 from benchmarks import train
 from benchmarks.learned import load_energy
 from egmjax import ebm
-from tests.benchmarks.commands import refused, snapshot, strict_json
+from tests.benchmarks.commands import option_words, refused, snapshot, strict_json
 
 pytestmark = pytest.mark.slow  # compiles a lot
 
@@ -28,8 +28,7 @@ TINY = {
 
 
 def words(out, **options):
-    values = {**TINY, **options}
-    return ["--out", str(out), *(w for k, v in values.items() for w in (f"--{k.replace('_', '-')}", str(v)))]
+    return option_words(out, {**TINY, **options})
 
 
 @pytest.mark.parametrize("method", ["diffclf", "tsm"])

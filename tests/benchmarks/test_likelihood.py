@@ -11,7 +11,7 @@ from benchmarks import likelihood as benchmark
 from benchmarks.learned import load_energy
 from benchmarks.likelihood_report import evaluate
 from egmjax.targets import GaussianMixture
-from tests.benchmarks.commands import refused, strict_json
+from tests.benchmarks.commands import option_words, refused, strict_json
 
 pytest.importorskip("distrax")
 pytestmark = pytest.mark.slow  # compiles a lot
@@ -32,8 +32,7 @@ TINY = {
 
 
 def words(out, **options):
-    values = {**TINY, **options}
-    return ["--out", str(out), *(w for k, v in values.items() for w in (f"--{k.replace('_', '-')}", str(v)))]
+    return option_words(out, {**TINY, **options})
 
 
 def test_what_a_run_leaves(tmp_path):

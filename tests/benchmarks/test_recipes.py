@@ -7,26 +7,27 @@ import pytest
 
 from benchmarks import options as options_module
 from benchmarks import train
-from benchmarks.options import TARGETS, LatticeOptions, LearnedOptions, check
+from benchmarks.options import TARGETS, FlowOptions, LatticeOptions, LearnedOptions, MixedOptions, check
 from benchmarks.runs import build
 from tests.benchmarks.commands import TINY, arguments, strict_json
 
 
 def variants():
-    """`(target, changed options)`: every target, and each value of each choice for one target of each kind."""
+    """`(target, changed options)`; each value of each choice at least once for each kind of target."""
     for name, kind in TARGETS.items():
         if kind is LearnedOptions:
             continue  # needs the folder of another command, whose tests load it
         yield name, {}
-        if name in ("ising", "spin-glass"):
+        if issubclass(kind, LatticeOptions):
             yield name, {"process": "uniform"}
             yield name, {"objective": "bootstrap"}
-        if name in ("three-modes", "gb-rbm"):
+        if issubclass(kind, FlowOptions):
             yield name, {"process": "diffusion", "noise": 0.5, "objective": "bootstrap"}
             yield name, {"process": "flow+diffusion", "power": 2.0, "objective": "weighted"}
             yield name, {"process": "flow+jump", "bins": 6, "objective": "weighted"}
-        if name == "gb-rbm":
+        if issubclass(kind, MixedOptions):
             yield name, {"symbols": "uniform", "site_conditionals": True}
+    yield "ising", {"order": "raster"}
     yield "ising", {"order": "raster", "objective": "likelihood"}
     yield "ising", {"objective": "weighted"}
     yield "potts", {"objective": "likelihood", "context": 2}

@@ -61,7 +61,7 @@ def order(is_exact=True):
 def model(is_exact, odd=False, gain=1.0):
     """A network with arbitrary parameters, bound; `(process, predictor)`."""
     path, contexts = order(is_exact)
-    first, last = site_order(path)
+    _, first, last = site_order(path)
     net = SiteMLPs(contexts[first if is_exact else np.concatenate([first, last])], width=5, odd=odd)
     params = net.init(jax.random.key(0), STATES[0])
     leaves, structure = jax.tree.flatten(params)
@@ -106,7 +106,7 @@ def test_roll_outs_follow_the_density_of_the_weights(is_exact):
 def test_the_last_sites_are_summed_out_exactly():
     """`log w` does not depend on them and is `sum_b log 2 cosh(beta (h_b + field))` less what the others cost."""
     process, predictor = model(is_exact=True)
-    first, last = site_order(process.path)
+    _, first, last = site_order(process.path)
     assert len(last) == 3
     log_w = -ENERGIES - log_q(process, predictor)
     states = np.asarray(STATES)
@@ -126,6 +126,19 @@ def test_the_last_sites_are_summed_out_exactly():
     log_d = logits - logsumexp(logits, axis=-1, keepdims=True)
     chosen = np.take_along_axis(log_d, states[..., None], axis=-1)[..., 0][:, first].sum(1)
     np.testing.assert_allclose(log_w, summed + rest - chosen, atol=1e-4)
+
+
+def test_last_sites_that_do_depend_on_each_other_spoil_the_model_and_not_its_weights():
+    """All nine sites of the torus at once: the density is normalised all the same, and roll-outs follow it."""
+    path = MaskedPath(Ordered.from_rank(np.zeros(9, int)), sites=9)
+    no_rows, no_row = lambda params, x: jnp.zeros((0, 2)), lambda params, x, n: jnp.zeros(2)
+    predictor = sitewise(path, no_rows, no_row, TARGET.site_energies).bind(None)
+    process = MaskedProcess(path)
+    density = log_q(process, predictor)
+    assert logsumexp(density) == pytest.approx(0, abs=1e-5)
+    rollout = jax.jit(lambda k: ordered_sampler(process).sample(k, predictor))(jax.random.key(2))
+    index = int(np.asarray(rollout.x) @ 2 ** np.arange(8, -1, -1))
+    np.testing.assert_allclose(rollout.log_weight, -density[index], atol=1e-4)
 
 
 def test_odd_networks_give_both_signs_the_same_density():

@@ -47,6 +47,10 @@ def test_an_energy_of_ones_own():
         want[i, j] = want[j, i] = True
     np.testing.assert_array_equal(pairs, want)
     assert independent_sites(pairs).sum() == 3
+    # neighbours on a ring exclude each other: nothing that is infinite passes for independent
+    hard_core = lambda x: jnp.where(jnp.any(x * jnp.roll(x, 1) > 0), jnp.inf, jnp.sum(1.0 * x))  # noqa: E731
+    hard = dependence(from_energy(hard_core, Categorical(4, 2)))
+    assert all(hard[i, (i + 1) % 4] for i in range(4))
     with pytest.raises(ValueError, match="target"):
         dependence(from_energy(lambda x: jnp.sum(x**2), Real((2,))))
     with pytest.raises(ValueError, match="pairs"):

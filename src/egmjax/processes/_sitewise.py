@@ -52,8 +52,9 @@ def bind(apply_fn: Callable[[Any, Any, Any], Any], params: Any) -> PredictFn:
 
 
 class SiteOrder(NamedTuple):
-    """Sites `[num_ranks - 1]` of all ranks but the last, by rank, and the sites of the last."""
+    """Ranks `[sites]`; sites `[num_ranks - 1]` of all ranks but the last, by rank; the sites of the last."""
 
+    rank: np.ndarray
     first: np.ndarray
     last: np.ndarray
 
@@ -71,7 +72,7 @@ def site_order(path: MaskedPath) -> SiteOrder:
     if np.any(sizes[:-1] != 1):
         raise ValueError(f"path: ranks before the last must have one site, got {sizes[:-1].max()} in one")
     by_rank = np.argsort(rank, kind="stable")
-    return SiteOrder(by_rank[: len(sizes) - 1], by_rank[len(sizes) - 1 :])
+    return SiteOrder(rank, by_rank[: len(sizes) - 1], by_rank[len(sizes) - 1 :])
 
 
 def sitewise(
@@ -88,11 +89,12 @@ def sitewise(
 
         log w = -E(x) - sum_i log D_i = -E_A(x_A) - sum_(i in A) log D_i,    E_A = -log sum_(x_B) exp(-E(x_A, x_B))
 
-    so that they are summed out of the weights, and drawn, exactly. Right only where they are independent given the
-    others: `targets.independent_sites`. For the Ising model `E_A = -sum_(b in B) log 2 cosh(beta h_b)`, `h_b` the local
-    field. Raises `ValueError` as `site_order` does.
+    so that they are summed out of the weights, and drawn, exactly. That takes sites that are independent given the
+    others, `targets.independent_sites`; of others it is the law given symbol 0 at the rest of them, a factorised model
+    whose weights are as unbiased as any. For the Ising model `E_A = -sum_(b in B) log 2 cosh(beta h_b)`, `h_b` the
+    local field. Raises `ValueError` as `site_order` does.
     """
-    first, last = site_order(path)
+    _, first, last = site_order(path)
     rows = first if site_energies_fn is not None else np.concatenate([first, last])
 
     def bound(params: Any) -> SitewisePredictor:
@@ -103,8 +105,8 @@ def sitewise(
             if site_energies_fn is None:
                 return jax.vmap(row, (None, 0))(x, len(first) + jnp.arange(len(last)))
             with jax.default_matmul_precision("highest"):
-                # masks, if any, are among the last, which do not depend on each other
-                return -site_energies_fn(path.as_data(x))[last]
+                # a row must not look at the others of its rank, should they matter after all
+                return -site_energies_fn(path.as_data(x).at[last].set(0))[last]
 
         def predict(x: jax.Array) -> jax.Array:
             found = rows_fn(params, x)

@@ -27,10 +27,8 @@ def ordered_sampler(process: MaskedProcess) -> Sampler:
     if not isinstance(process, MaskedProcess):
         raise ValueError(f"process: an order needs a MaskedProcess, got {type(process).__name__}")
     path = process.path
-    first, last = site_order(path)
+    rank, first, last = site_order(path)
     num_ranks = len(first) + 1
-    rank = np.full(path.sites, num_ranks - 1)
-    rank[first] = np.arange(num_ranks - 1)
     log_states = float(np.log(path.num_states))
     # the middle of each rank: any time at which its clocks run
     times = (np.arange(num_ranks) + 0.5) / num_ranks

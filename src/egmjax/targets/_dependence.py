@@ -20,8 +20,9 @@ def dependence(target: Target, *, num_states: int = 4, seed: int = 0, tolerance:
     """Symmetric `[sites, sites]` booleans, true where two sites of a categorical target depend on each other.
 
     Looks at `num_states` random states: an interaction that shows at none of them is missed, which for pair
-    interactions has probability zero. Differences below `tolerance` of the largest count as rounding. Costs `sites`
-    calls of `site_energies` a state. Raises `ValueError` for another space.
+    interactions has probability zero. Differences below `tolerance` of the largest count as rounding. Sites
+    whose energies are infinite, or not numbers, are taken for dependent. Costs `sites` calls of `site_energies` a
+    state. Raises `ValueError` for another space.
     """
     space = target.space
     if not isinstance(space, Categorical):
@@ -46,8 +47,8 @@ def dependence(target: Target, *, num_states: int = 4, seed: int = 0, tolerance:
     states = [jnp.asarray(rng.integers(0, space.num_states, shape), jnp.int32) for _ in range(num_states)]
     found = np.stack([np.asarray(differences(x), np.float64) for x in states]).max(axis=0)
     np.fill_diagonal(found, 0.0)
-    found = np.maximum(found, found.T)
-    return found > tolerance * max(found.max(), 1e-30)
+    found = np.nan_to_num(np.maximum(found, found.T), nan=np.inf, posinf=np.inf)
+    return found > tolerance * max(found[np.isfinite(found)].max(), 1e-30)
 
 
 def independent_sites(pairs: np.ndarray, *, num_tries: int = 20, seed: int = 0) -> np.ndarray:

@@ -154,6 +154,11 @@ class GaussianMixture(Target):
         return {f"x{i}": functools.partial(_coordinate, i) for i in range(np.shape(self.means)[1])}
 
     @property
+    def component_weights(self) -> np.ndarray:
+        """Probabilities `[k]` of the components, float64."""
+        return np.exp(self._log_mass - logsumexp(self._log_mass))
+
+    @property
     def mode_weights(self) -> np.ndarray | None:
         """Probabilities `[k]` of the cells of `mode_index`, float64; `None` where not known to 1e-6.
 
@@ -164,7 +169,7 @@ class GaussianMixture(Target):
         puts the overlap below 1e-6.
         """
         means, scales = np.asarray(self.means, np.float64), np.asarray(self.scales, np.float64)
-        probs = np.exp(self._log_mass - logsumexp(self._log_mass))
+        probs = self.component_weights
         if means.shape[1] == 2:
             return sum(p * _cell_masses(means, mean, s) for p, mean, s in zip(probs, means, scales))
         half = 0.5 * np.linalg.norm(means[:, None] - means, axis=-1)
