@@ -32,8 +32,8 @@ def log_variance_objective(
     On-policy with a `rollout_source` whose buffer holds one iteration of as many roll-outs as the batch, and one update
     an iteration: draws are then each roll-out once. Otherwise the reference is a mixture of older models, for which the
     minimum is the same. It seeks modes that the sampler visits and knows nothing of others: ramp the temperature.
-    Non-finite energies leave their path out. Raises `ValueError` for `num_groups < 1`; a batch that does not divide, or
-    groups of one, when examples are made.
+    Non-finite energies leave their path out, so it does not learn to keep away from them either. Raises `ValueError`
+    for `num_groups < 1`; a batch that does not divide, or groups of one, when examples are made.
     """
     if num_groups < 1:
         raise ValueError(f"num_groups: at least 1, got {num_groups}")
