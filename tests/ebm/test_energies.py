@@ -27,8 +27,10 @@ def paths():
 
 
 def model(path, scale):
-    """`(params, psi)` with the layers of the network drawn anew at `scale`; zero as initialised for 0."""
-    network = InnerProduct(ResidualMLP(path.space, (2,), width=8, depth=1))
+    """`(params, psi)` with the layers of the network drawn anew at `scale`; zero as initialised for 0. With an offset
+    on the exploding path."""
+    shape = ((2,), ()) if isinstance(path.schedule, VarianceExploding) else (2,)
+    network = InnerProduct(ResidualMLP(path.space, shape, width=8, depth=1, num_frequencies=3))
     params = network.init(jax.random.key(0), jnp.zeros(2), jnp.zeros(()))
     return randomize(params, scale=scale) if scale else params, ebm.preconditioned_psi(path, network.apply)
 

@@ -31,9 +31,13 @@ LogDensityFn = Callable[[Any, Scalar], jax.Array]  # (x, t) -> log q(x, t), a sc
 FIRST_TIME = 1e-3  # predictions before it are those of it: at t=0 a path may know nothing of x_1
 
 
-def preconditioned_psi(path: GaussianPath, apply_fn: PsiApplyFn) -> PsiApplyFn:
-    """`psi(params, x, t) = tan(theta_t) apply_fn(params, z, t)`; `apply_fn` returns a scalar,
-    `networks.InnerProduct`.
+def preconditioned_psi(path: GaussianPath, apply_fn: Callable[[Any, Any, Any], Any]) -> PsiApplyFn:
+    """`psi(params, x, t) = tan(theta_t) base(z, t) + offset(z, t)`; `apply_fn(params, z, t)` returns the scalar `base`,
+    or the pair `(base, offset)` (`networks.InnerProduct`).
+
+    The weight of a mode is a change of `psi` by a few nats that is nearly constant over it. `tan(theta)`, a hundred and
+    more at little noise, would make that a change of `base` by a percent that differs between levels; the offset
+    carries it as it is, and has next to no part in the score.
 
     With a scale for each coordinate the gain is the root of the mean of `tan(theta)^2`. It exists for `t <
     1`: at `t = 1` the gain is infinite and replaced by 1. Costs one call of `apply_fn`.
@@ -44,7 +48,9 @@ def preconditioned_psi(path: GaussianPath, apply_fn: PsiApplyFn) -> PsiApplyFn:
         angle = path.angle(t)
         tangent = angle.sin / jnp.where(angle.cos > 0, angle.cos, angle.sin)
         gain = jnp.sqrt(jnp.mean(tangent**2)) if tangent.ndim else tangent
-        return gain * apply_fn(params, path.standardize(x, t), t)
+        found = apply_fn(params, path.standardize(x, t), t)
+        base, offset = found if isinstance(found, tuple) else (found, 0.0)
+        return gain * base + offset
 
     return psi
 

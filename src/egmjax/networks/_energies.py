@@ -10,6 +10,9 @@ import jax.numpy as jnp
 class InnerProduct(nn.Module):
     """`<x, field(x, t)>`, a scalar; `field` is any network whose output has the shape of the real state `x`.
 
+    Where the output of `field` is a pair, of that shape and a scalar, it is the pair of inner product and scalar: the
+    second is what `ebm.preconditioned_psi` takes for an offset.
+
     Its gradient, `field + (d field / dx)^T x`, is as expressive as the field itself, which a scalar on top of the last
     layer is not. Zero at initialisation where the field is. Costs one call of `field`.
     """
@@ -17,8 +20,11 @@ class InnerProduct(nn.Module):
     field: nn.Module
 
     @nn.compact
-    def __call__(self, x: jax.Array, t: jax.Array) -> jax.Array:
-        return jnp.sum(x * self.field(x, t))  # type: ignore[operator]
+    def __call__(self, x: jax.Array, t: jax.Array) -> jax.Array | tuple[jax.Array, jax.Array]:
+        field = self.field(x, t)  # type: ignore[operator]
+        if isinstance(field, tuple):
+            return jnp.sum(x * field[0]), field[1]
+        return jnp.sum(x * field)
 
 
 class RestrictedBoltzmann(nn.Module):

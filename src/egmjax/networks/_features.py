@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,6 +19,30 @@ def state_features(space: Space, x: Any, scale: float = 1.0) -> jax.Array:
         case Categorical(_, num_states):
             return jnp.ravel(jax.nn.one_hot(x, num_states + 1))
     return jnp.concatenate([state_features(part, xi, scale) for part, xi in zip(space, x)])
+
+
+def real_features(space: Space, x: Any, scale: float = 1.0) -> jax.Array:
+    """Real components divided by `scale`, concatenated; raises `ValueError` where there are none."""
+    match space:
+        case Real():
+            return jnp.ravel(x) / scale
+        case Categorical():
+            raise ValueError(f"num_frequencies: for real coordinates, and {space} has none")
+    parts = [(part, xi) for part, xi in zip(space, x) if not isinstance(part, Categorical)]
+    if not parts:
+        raise ValueError(f"num_frequencies: for real coordinates, and {space} has none")
+    return jnp.concatenate([real_features(part, xi, scale) for part, xi in parts])
+
+
+def random_frequencies(bandwidth: float) -> Callable[..., jax.Array]:
+    """An initialiser `(key, (num, d)) -> [num, d]`: random directions, lengths `bandwidth k / num` of `k = 1 .. num`."""
+
+    def init(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
+        direction = jax.random.normal(key, shape)
+        direction /= jnp.linalg.norm(direction, axis=1, keepdims=True)
+        return bandwidth * jnp.linspace(0.0, 1.0, shape[0] + 1)[1:, None] * direction
+
+    return init
 
 
 def time_features(t: jax.Array, num_features: int = 16) -> jax.Array:

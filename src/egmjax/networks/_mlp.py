@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from ..states import Space
-from ._features import state_features, time_features
+from ._features import random_frequencies, real_features, state_features, time_features
 from ._heads import head_for
 
 
@@ -31,10 +31,18 @@ class ResidualMLP(nn.Module):
     scale: float = 1.0
     use_time: bool = True
     modulated: bool = False
+    num_frequencies: int = 0
+    bandwidth: float = 15.0
 
     @nn.compact
     def __call__(self, x: Any, t: jax.Array) -> Any:
         inputs = [state_features(self.space, x, self.scale)]
+        if self.num_frequencies > 0:
+            real = real_features(self.space, x, self.scale)
+            init = random_frequencies(self.bandwidth)
+            frequencies = self.param("frequencies", init, (self.num_frequencies, real.size))
+            angles = frequencies @ real
+            inputs += [jnp.sin(angles), jnp.cos(angles)]
         if self.use_time:
             inputs.append(time_features(t))
         h = nn.Dense(self.width)(jnp.concatenate(inputs))
