@@ -90,14 +90,17 @@ def plot_model(
     """Data, draws of the model, masses, and ESS of levels or log-weights; in the plane both log-densities too."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(15, 9) if densities else (15, 8), dpi=90, layout="constrained")
+    figure = Figure(figsize=(15, 9), dpi=90, layout="constrained")
     figure.suptitle(title)
-    names = [["data", "draws", "masses"], ["true", "model", "rest"]]
-    axes = figure.subplot_mosaic(names if densities else [["data", "draws"], ["masses", "rest"]])
+    names: list[Any] = [["data", "draws", "masses"], ["true", "model", "rest"]]
+    axes = figure.subplot_mosaic(names if densities else names[:1] + [["rest"] * 3])
     two = data[:, :2] if data.shape[1] > 1 else np.stack([data[:, 0], np.zeros(len(data))], axis=1)
     low, high = two.min(axis=0), two.max(axis=0)
     pad = 0.08 * np.maximum(high - low, 1e-6)
-    box = {"xlim": (low[0] - pad[0], high[0] + pad[0]), "ylim": (low[1] - pad[1], high[1] + pad[1])}
+    box: dict[str, Any] = {
+        "xlim": (low[0] - pad[0], high[0] + pad[0]),
+        "ylim": (low[1] - pad[1], high[1] + pad[1]),
+    }
     picked = np.asarray(metrics.resample(jax.random.key(0), jnp.asarray(log_weight), POINTS))
     _points(axes["data"], data[:POINTS], "0.35", "data")
     _points(axes["draws"], x[:POINTS], FAINT, "as drawn", alpha=0.35)

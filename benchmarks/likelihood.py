@@ -109,7 +109,7 @@ def build(options: LikelihoodOptions) -> Setup:
     data = draw_data(law, key_data, options.num_data, options.seed)
     mean, scale = ebm.moments(data)
     gaussian = ebm.gaussian_flow(mean, scale)
-    space = law.space
+    space: Any = law.space
     flow = make_flow(options, mean, scale)
     if options.method == "flow":
         return _flow_alone(options, law, data, gaussian, flow)
