@@ -94,8 +94,8 @@ def plot_model(
     figure.suptitle(title)
     names: list[Any] = [["data", "draws", "masses"], ["true", "model", "rest"]]
     axes = figure.subplot_mosaic(names if densities else names[:1] + [["rest"] * 3])
-    two = data[:, :2] if data.shape[1] > 1 else np.stack([data[:, 0], np.zeros(len(data))], axis=1)
-    low, high = two.min(axis=0), two.max(axis=0)
+    data, x = _plane(data), _plane(x)
+    low, high = data.min(axis=0), data.max(axis=0)
     pad = 0.08 * np.maximum(high - low, 1e-6)
     box: dict[str, Any] = {
         "xlim": (low[0] - pad[0], high[0] + pad[0]),
@@ -106,7 +106,7 @@ def plot_model(
     _points(axes["draws"], x[:POINTS], FAINT, "as drawn", alpha=0.35)
     _points(axes["draws"], x[picked[picked < len(x)]], MODEL, "resampled by weight")
     axes["data"].set(title="data", **box)
-    axes["draws"].set(title=f"draws of the model, ESS {report['sample_ess']:.3g} of them all", **box)
+    axes["draws"].set(title=f"draws of the model, ESS fraction {report['sample_ess']:.3g}", **box)
     axes["draws"].legend(frameon=False, markerscale=4, loc="upper right")
     place = np.arange(len(report["true_mass"]))
     axes["masses"].bar(place - 0.2, report["true_mass"], 0.4, color=TRUTH, label="true")
@@ -129,14 +129,19 @@ def plot_model(
     return figure
 
 
+def _plane(x: np.ndarray) -> np.ndarray:
+    """The first two coordinates; beside a single one a random height, so that points can be seen."""
+    height = np.random.default_rng(0).uniform(-1.0, 1.0, (len(x), 1))
+    return x[:, :2] if x.shape[1] > 1 else np.concatenate([x, height], axis=1)
+
+
 def _points(axis: Any, x: np.ndarray, color: str, label: str, **style: Any) -> None:
-    second = x[:, 1] if x.shape[1] > 1 else np.random.default_rng(0).uniform(-0.04, 0.04, len(x))
-    axis.scatter(x[:, 0], second, s=3, lw=0, color=color, label=label, rasterized=True, **style)
+    axis.scatter(*x.T, s=3, lw=0, color=color, label=label, rasterized=True, **style)
 
 
 def _densities(axes: dict[str, Any], densities: dict[str, Any], box: dict[str, Any]) -> None:
     """Both log-densities, normalised on the box, on one scale of colours."""
-    x, y = (np.linspace(*box[name], PIXELS) for name in ("xlim", "ylim"))
+    x, y = (np.linspace(float(low), float(high), PIXELS) for low, high in (box["xlim"], box["ylim"]))
     grid = jnp.asarray(np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2), dtype=float)
     cell = np.log((x[1] - x[0]) * (y[1] - y[0]))
     values = {name: np.asarray(chunked(fn)(grid), np.float64) for name, fn in densities.items()}

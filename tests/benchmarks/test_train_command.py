@@ -56,7 +56,7 @@ def test_help_of_energies(words, own, capsys):
     [
         (["two-mode"], "target: unknown 'two-mode'; did you mean 'two-modes'?"),
         (["two-modes", "--method", "dfclf"], "method: unknown 'dfclf'; did you mean 'diffclf'?"),
-        (["rings", "--method"], "method: unknown ''"),
+        (["rings", "--method"], "method: unknown '--out'"),
         (["moons", "--method", "dsm"], "method: moons has none"),
         (["rings", "--method", "dsm", "--dim", "3"], "dim: rings are in the plane, got 3"),
     ],
