@@ -88,7 +88,7 @@ def test_figures_of_known_models():
     """The exact energy scores zero; masses moved from 2/3 to 1/2 are seen as what they are, within 1 percent."""
     options = benchmark.EnergyOptions(out=None, **TINY)
     setup = benchmark.build(options)
-    exact = ebm.log_density(setup.path, ebm.mixture_psi(setup.mixture, setup.path))
+    exact = ebm.log_density(setup.path, ebm.mixture_psi(setup.law, setup.path))
     found = benchmark.evaluate(options, setup, exact)
     for name in ("model_mass_tv", "model_mass_kl", "lowest_level_kl", "fisher"):
         assert found[name] == pytest.approx(0, abs=1e-4), name
