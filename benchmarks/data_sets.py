@@ -17,6 +17,7 @@ import numpy as np
 
 from egmjax.data import TableEncoder, fit_table
 from egmjax.states import Categorical, Real, Space
+from egmjax.targets import Rings
 
 SEED = 1  # of splits, of drawn data and of the digits' classifier: the data are the same in every run
 NUM_ROWS = 20_000
@@ -301,6 +302,5 @@ def _checkerboard(rng: np.random.Generator, num: int) -> np.ndarray:
 
 
 def _rings(rng: np.random.Generator, num: int) -> np.ndarray:
-    """Circles of radius 1 and 2 about one centre, with noise of .08 along the radius."""
-    angle, radius = 2.0 * np.pi * rng.random(num), rng.integers(1, 3, num) + 0.08 * rng.standard_normal(num)
-    return radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    """Circles of radius 1 to 4 about one centre, of weights .1 to .4, blurred by .08."""
+    return np.asarray(Rings().sample(jax.random.key(SEED), num), np.float64)

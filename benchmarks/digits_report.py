@@ -7,7 +7,8 @@ or, with `num_annealed` Langevin moves on the way, by annealed importance sampli
 `q` is the best law a run has to draw from (`Setup.reweighted`). Where the weights rest on a few draws (`ess`,
 `largest_weight`), as they do for an energy that no flow follows, so do the masses; `mass_noise` is the total variation
 that their standard errors alone would make. Nothing exact is known of the density; the classes' true masses are, and
-those that the classifier finds among held-out rows of the same skew.
+those that the classifier finds among held-out rows of the same skew. So `lowest_level_kl` and `lowest_level_ess` are
+null.
 """
 
 from __future__ import annotations
@@ -19,17 +20,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.special import rel_entr
 
 from egmjax import ebm, metrics
 from egmjax.proposals import Density
 
 from .data_sets import SEED
+from .energy_report import chunked, sample_figures
 from .energy_runs import FROZEN, upper_log_z
 from .likelihood_report import Setup
 from .skewed_digits import NUM_HELD_OUT, SkewedDigits, draw_rows
 
 GRID = 8
-CHUNK = 2048
 
 
 def evaluate_digits(
@@ -40,9 +42,13 @@ def evaluate_digits(
     num_eval: int = 50_000,
     num_annealed: int = 0,
     seed: int = 0,
+    rollouts: tuple[Any, Any] | None = None,
     out: Path | None = None,
 ) -> dict[str, Any]:
     """The report; writes the picture `report.png` and `samples.npz` to the folder `out`.
+
+    Samples are the draws that masses rest on, or `rollouts`, other states with their log-weights to the same model;
+    `sample_mass_tv` and its like are theirs.
 
     `model_mass_tv` is the total variation from the true masses, `model_mass_tv_held_out` from those of held-out rows,
     `held_out_mass_tv` that of the two, the classifier's own error. `proposal_mass_tv` is that of the draws before they
@@ -81,6 +87,9 @@ def evaluate_digits(
     masses = {"true": law.masses, "held-out rows": shares(held_out), "model": mass}
     report: dict[str, Any] = {
         "model_mass_tv": tv(mass),
+        "model_mass_kl": float(rel_entr(law.masses, np.maximum(mass, 1e-300)).sum()),
+        "lowest_level_kl": None,
+        "lowest_level_ess": None,
         "model_mass_tv_held_out": tv(mass, masses["held-out rows"]),
         "held_out_mass_tv": tv(masses["held-out rows"]),
         "mass_noise": float(0.5 * np.sqrt(2.0 / np.pi) * stderr.sum()),
@@ -106,6 +115,13 @@ def evaluate_digits(
         report["chain_mass_tv"] = tv(masses["chains"])
         if setup.proposal is not None and setup.negatives is not None:
             report["log_z_upper"] = upper_log_z(keys[2], setup.negatives, chains, params)
+    kept = (x, log_w) if rollouts is None else rollouts
+    report |= sample_figures(law, *kept)
+    if rollouts is not None:
+        weight = metrics.normalized_weights(rollouts[1])
+        index = np.asarray(classify(rollouts[0]))
+        masses["roll-outs"] = np.bincount(index, minlength=num_classes) / len(index)
+        masses["roll-outs, weighted"] = np.bincount(index, np.asarray(weight, np.float64), num_classes)
     report["masses"] = {name: values.tolist() for name, values in masses.items()}
     if out is not None:
         picked = metrics.resample(keys[3], log_w, GRID**2)
@@ -116,7 +132,9 @@ def evaluate_digits(
         }
         if chains is not None:
             images["chains"] = chains.position[: GRID**2]
-        np.savez(out / "samples.npz", x=np.asarray(x), log_weight=np.asarray(log_w))
+        if rollouts is not None:
+            images["roll-outs"] = rollouts[0][: GRID**2]
+        np.savez(out / "samples.npz", x=np.asarray(kept[0]), log_weight=np.asarray(kept[1]))
         plot_digits(images, masses, stderr).savefig(out / "report.png")
     return report
 
@@ -152,11 +170,6 @@ def annealed_draw(
         return start, x, log_w + gained(x, float(levels[-2]), 1.0)
 
     return draw
-
-
-def chunked(fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """`fn` of one state or key, for many, compiled."""
-    return jax.jit(lambda xs: jax.lax.map(fn, xs, batch_size=CHUNK))
 
 
 def plot_digits(images: dict[str, Any], masses: dict[str, np.ndarray], stderr: np.ndarray) -> Any:

@@ -1,29 +1,31 @@
-"""Energies learned from samples of a Gaussian mixture by several losses, held against its exact marginals.
+"""Energies learned from samples by losses on levels of noise, held against the exact marginals of the law.
 
-    python -m benchmarks.ebm --target two-modes --dim 2 --method diffclf --out runs/ebm
+    python -m benchmarks.train two-modes --dim 2 --method diffclf --out runs/ebm
 
-Trains one time-dependent energy on 60,000 samples and compares it with the exact noised mixture at every level. The
-masses of modes are those of the model, `w_k E_{p_k}[q / p]` with exact draws of each mode `k`, never a histogram of
-samples. Writes `report.json` and `metrics.jsonl`.
+Trains one time-dependent energy and compares it with the exact noised law at every level. The masses of modes
+are those of the model, `w_k E_{p_k}[q / p]` with exact draws of each mode `k`, never a histogram of samples.
+Samples are roll-outs of the reverse diffusion that the energy's score makes, with weights to the energy of the
+lowest level. Of digits there is no exact density, so masses are by reweighted draws of a flow fitted to them
+(`digits_report`), and `lowest_level_kl` and `lowest_level_ess` are null.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
 from egmjax import ebm
 from egmjax.networks import InnerProduct, ResidualMLP
 from egmjax.paths import GaussianPath, VarianceExploding
-from egmjax.processes import FlowProcess
-from egmjax.targets import GaussianMixture
+from egmjax.processes import DiffusionProcess, FlowProcess
+from egmjax.proposals import Density, defensive_mixture
+from egmjax.simulators import smc_sampler
+from egmjax.targets import MixtureTarget
 from egmjax.training import (
     Objective,
     Trainer,
@@ -33,27 +35,40 @@ from egmjax.training import (
     sum_objectives,
 )
 
-from .commands import one_sentence
+from . import likelihood_report
+from .digits_report import evaluate_digits
+from .energy_report import CHUNK, write_model
 from .energy_runs import (
+    FROZEN,
     EnergyRunOptions,
+    FittedFlowOptions,
     check_energy_run,
     clipped_adam,
-    prepare_energy_run,
+    fitted_flow,
+    make_flow,
     run_energy,
     updates_per_iteration,
 )
+from .laws import Law, LawOptions, draw_data, make_law
+from .likelihood_report import ess_fraction, log_mean_exp
+from .skewed_digits import SkewedDigits
 
-SUMMARY = ("model_mass_tv", "model_mass_kl", "lowest_level_kl", "lowest_level_ess", "mean_ess", "fisher")
+SUMMARY = (
+    "model_mass_tv",
+    "model_mass_kl",
+    "lowest_level_kl",
+    "lowest_level_ess",
+    "mean_ess",
+    "fisher",
+    "ess_fraction",
+    "sample_ess",
+)
 
 
 @dataclass(kw_only=True)
-class EnergyOptions(EnergyRunOptions):
-    """Options of the run."""
+class EnergyOptions(LawOptions, FittedFlowOptions, EnergyRunOptions):
+    """Options of the run. The flow is for digits alone: draws to be weighted, as nothing else is known of them."""
 
-    target: Literal["two-modes", "forty-modes"] = "two-modes"
-    """Two modes of weights 2/3 and 1/3 in any dimension, or forty equal ones in the plane."""
-    dim: int = 2
-    """Dimension; 2 for forty modes."""
     method: Literal["dsm", "tsm", "diffclf", "move-nce"] = "diffclf"
     """Score matching alone, or with time scores, classification of levels, or contrast of moves."""
     pick: Literal["random", "local", "mixed"] = "random"
@@ -83,13 +98,16 @@ class EnergyOptions(EnergyRunOptions):
     modulated: bool = True
     """Let the level scale and shift the features inside every block."""
     num_eval: int = 20_000
-    """Exact samples for each mode, and at the lowest level; a fifth of them at every other."""
+    """Exact samples for each mode, and at the lowest level; a fifth of them at every other. Of digits, draws of the
+    flow."""
+    num_steps: int = 100
+    """Steps of the reverse diffusion, equally spaced in log-SNR."""
 
 
 class Setup(NamedTuple):
     """The parts of a run; `log_q(params)` is `(x, t) -> log q(x, t)`."""
 
-    mixture: GaussianMixture
+    law: Law
     path: GaussianPath
     levels: np.ndarray
     trainer: Trainer
@@ -97,29 +115,21 @@ class Setup(NamedTuple):
     log_q: Callable[[Any], ebm.LogDensityFn]
 
 
-def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
-    """The command; bad input ends it with one sentence and exit code 2."""
-    options = tyro.cli(EnergyOptions, args=arguments, prog="python -m benchmarks.ebm")
-    with one_sentence():
-        check(options)
-        setup = build(options)
-        prepare_energy_run(options)
-    return run(options, setup)
-
-
 def check(options: EnergyOptions) -> None:
     """Raises `ValueError` naming the first option with a senseless value."""
-    check_energy_run(options, counts=("dim", "noised_batch", "max_gap"), positive=("weight",))
-    if options.target == "forty-modes" and options.dim != 2:
-        raise ValueError(f"dim: forty modes are in the plane, got {options.dim}")
+    counts = ("dim", "noised_batch", "max_gap", "num_samples", "num_steps", "flow_layers", "flow_width")
+    check_energy_run(options, counts=counts, positive=("weight",))
+    if options.target == "digits-skewed" and options.warm_updates < 1:
+        raise ValueError(
+            f"warm_updates: masses of digits need a flow, at least 1, got {options.warm_updates}"
+        )
 
 
 def build(options: EnergyOptions) -> Setup:
     """Composes the run. The path's reference has the data's mean and scale, so nothing is standardised."""
-    forty = options.target == "forty-modes"
-    mixture = GaussianMixture.gmm40() if forty else GaussianMixture.two_modes(options.dim)
+    law = make_law(options)
     key_data, _, _ = jax.random.split(jax.random.key(options.seed), 3)
-    data = np.asarray(mixture.sample(key_data, options.num_data))
+    data = draw_data(law, key_data, options.num_data, options.seed)
     scale = float(np.sqrt(data.var(axis=0).mean()))
     path = GaussianPath(
         VarianceExploding(options.noise_min * scale, options.noise_max * scale * 1.001),
@@ -163,7 +173,7 @@ def build(options: EnergyOptions) -> Setup:
     def log_q(params: Any) -> ebm.LogDensityFn:
         return ebm.log_density(path, lambda x, t: apply_psi(params, x, t))
 
-    return Setup(mixture, path, levels, trainer, init, log_q)
+    return Setup(law, path, levels, trainer, init, log_q)
 
 
 def make_objective(
@@ -204,7 +214,18 @@ def run(options: EnergyOptions, setup: Setup) -> dict[str, Any]:
     """Trains, evaluates, writes the folder `options.out`, prints a summary and returns the report."""
 
     def found(state: Any) -> dict[str, Any]:
-        return evaluate(options, setup, setup.log_q(state.ema_params))
+        log_q = setup.log_q(state.ema_params)
+        x, log_weight = roll_outs(options, setup, log_q)
+        if isinstance(setup.law, SkewedDigits):
+            return evaluate_digits_at_level(options, setup, log_q, (x, log_weight))
+        report = evaluate(options, setup, log_q)
+        key = jax.random.fold_in(jax.random.key(options.seed), 5)
+        truth = ebm.noised_mixture(setup.law, setup.path, setup.levels[-1])
+        data = np.asarray(truth.sample(key, options.num_samples))
+        title, last = f"{options.target}, {options.method}", jnp.asarray(setup.levels[-1], dtype=float)
+        return report | write_model(
+            options.out, title, setup.law, truth, data, x, log_weight, lambda y: log_q(y, last), report
+        )
 
     return run_energy(
         options, setup.trainer, setup.init(options.seed), found, shown=("loss",), summary=SUMMARY
@@ -213,18 +234,19 @@ def run(options: EnergyOptions, setup: Setup) -> dict[str, Any]:
 
 def evaluate(options: EnergyOptions, setup: Setup, log_q: ebm.LogDensityFn) -> dict[str, Any]:
     """The model against the exact marginals: mode masses and KL at the lowest level, ESS and Fisher at every one."""
-    mixture, path, levels = setup.mixture, setup.path, setup.levels
+    mixture, path, levels = setup.law, setup.path, setup.levels
+    assert isinstance(mixture, MixtureTarget)
     key = jax.random.fold_in(jax.random.key(options.seed), 3)
 
     def log_ratio(x: jax.Array, t: jax.Array) -> jax.Array:
         return log_q(x, t) + ebm.noised_mixture(mixture, path, t).energy(x)
 
+    last = jnp.asarray(levels[-1], dtype=float)
+
     @jax.jit
-    def mode_ratios(key: jax.Array, mean: jax.Array, scale: jax.Array) -> jax.Array:
-        alpha, sigma = path.coefficients(levels[-1])
-        noise = jax.random.normal(key, (options.num_eval, options.dim))
-        x = alpha * mean[None, :] + jnp.sqrt((alpha * scale) ** 2 + sigma**2) * noise
-        return jax.vmap(log_ratio, (0, None))(x, jnp.asarray(levels[-1], dtype=float))
+    def mode_ratios(key: jax.Array, index: jax.Array) -> jax.Array:
+        x = ebm.noised_mixture(mixture, path, last).component(index).sample(key, options.num_eval)
+        return jax.vmap(log_ratio, (0, None))(x, last)
 
     num_each = max(2, options.num_eval // 5)
 
@@ -237,10 +259,11 @@ def evaluate(options: EnergyOptions, setup: Setup, log_q: ebm.LogDensityFn) -> d
         _, sigma = path.coefficients(t)
         return ratio, sigma**2 * jnp.mean(wrong**2)
 
-    means, scales = jnp.asarray(mixture.means), jnp.asarray(mixture.scales)
     true = mixture.component_weights
     keys = jax.random.split(key, len(true) + len(levels))
-    ratios = np.stack([np.asarray(mode_ratios(*args), np.float64) for args in zip(keys, means, scales)])
+    ratios = np.stack(
+        [np.asarray(mode_ratios(*args), np.float64) for args in zip(keys, np.arange(len(true)))]
+    )
     log_mass = np.log(true) + log_mean_exp(ratios)
     mass = np.exp(log_mass - log_mass.max())
     mass /= mass.sum()
@@ -261,18 +284,69 @@ def evaluate(options: EnergyOptions, setup: Setup, log_q: ebm.LogDensityFn) -> d
         "true_mass": true.tolist(),
         "ess": ess,
         "levels": levels.tolist(),
+        "noise": [float(path.coefficients(t)[1]) for t in levels],
     }
 
 
-def log_mean_exp(log_ratio: np.ndarray) -> np.ndarray:
-    """Along the last axis."""
-    return np.logaddexp.reduce(log_ratio, axis=-1) - math.log(log_ratio.shape[-1])
+def roll_outs(options: EnergyOptions, setup: Setup, log_q: ebm.LogDensityFn) -> tuple[np.ndarray, np.ndarray]:
+    """`num_samples` draws of the reverse diffusion, down to the lowest level, and their log-weights to its energy.
+
+    Exact weights whatever the score is worth: those of the whole path, with the noising as backward chain.
+    """
+    path, (first, last) = setup.path, (setup.levels[0], setup.levels[-1])
+    process, psi_fn = DiffusionProcess(path), ebm.relative_to(path, log_q)
+    noise = [float(sigma / alpha) for alpha, sigma in (path.coefficients(t) for t in (first, last))]
+    times = np.append(0.0, ebm.log_snr_levels(path, options.num_steps + 1, noise[1], noise[0])[1:])
+    sampler = smc_sampler(process, times, num_particles=min(CHUNK, options.num_samples), threshold=0.0)
+
+    @jax.jit
+    def chunk(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        particles = sampler.sample(key, ebm.predict_from_psi(process, psi_fn), psi_fn)
+        return particles.x, particles.log_weight
+
+    key = jax.random.fold_in(jax.random.key(options.seed), 4)
+    num_chunks = -(-options.num_samples // sampler.num_particles)
+    parts = [jax.device_get(chunk(jax.random.fold_in(key, i))) for i in range(num_chunks)]
+    x, log_weight = (np.concatenate(a)[: options.num_samples] for a in zip(*parts))
+    return x, log_weight
 
 
-def ess_fraction(log_ratio: np.ndarray) -> np.ndarray:
-    """`(sum w)^2 / (n sum w^2)` of `w = q / p` at draws of `p`."""
-    return np.exp(2 * log_mean_exp(log_ratio) - log_mean_exp(2 * log_ratio))
+def evaluate_digits_at_level(
+    options: EnergyOptions, setup: Setup, log_q: ebm.LogDensityFn, rollouts: tuple[Any, Any]
+) -> dict[str, Any]:
+    """The report on digits with the noise of the lowest level, by draws of a flow fitted to these."""
+    assert isinstance(setup.law, SkewedDigits)
+    last = jnp.asarray(setup.levels[-1], dtype=float)
+    law = setup.law.noised(float(setup.path.coefficients(last)[1]))  # variance exploding: alpha is 1
+    key_data, key_flow, key_fit = jax.random.split(jax.random.fold_in(jax.random.key(options.seed), 5), 3)
+    data = draw_data(law, key_data, options.num_data, options.seed)
+    mean, scale = ebm.moments(data)
+    gaussian, flow = ebm.gaussian_flow(mean, scale), make_flow(options, mean, scale)
+    known = fitted_flow(
+        options, data, law.space, flow, flow.init(key_flow), key_fit, min(256, options.noised_batch)
+    )
 
+    def proposal(params: Any) -> Density:
+        densities = (ebm.flow_density(flow, params[FROZEN]), ebm.flow_density(gaussian, ()))
+        return defensive_mixture(densities, (0.9, 0.1))
 
-if __name__ == "__main__":
-    main()
+    digits = likelihood_report.Setup(
+        law=law,
+        base=gaussian,
+        trainer=setup.trainer,
+        init=setup.init,
+        start=setup.init,
+        log_density=lambda params, x: log_q(x, last),
+        proposal=None,
+        reweighted=proposal,
+        negatives=None,
+        fitted=flow,
+    )
+    return evaluate_digits(
+        digits,
+        {FROZEN: known},
+        num_eval=options.num_eval,
+        seed=options.seed,
+        rollouts=rollouts,
+        out=options.out,
+    )

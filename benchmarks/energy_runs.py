@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import jax
@@ -16,12 +16,13 @@ from scipy.special import logsumexp
 
 from egmjax import ebm
 from egmjax.states import Space
-from egmjax.training import Checkpoints, Trainer, data_source, fit, write_atomically
+from egmjax.training import Checkpoints, Trainer, data_source, fit, make_trainer, write_atomically
 
 from .commands import FolderOptions, one_sentence, prepare_folder, read_json, result_options
 from .report import clean
 
 BALANCED = "balanced-mle"
+WRITTEN = ("report.json", "report.png", "samples.npz")
 FROZEN = "fitted"  # parameters that are not learned with the energy: of what was fitted to data before
 
 
@@ -73,6 +74,20 @@ class NegativesOptions(EnergyRunOptions):
     """Share of data in the sampler's loss."""
     energy_penalty: float = 0.0
     """Weight of the squared energies in the loss."""
+
+
+@dataclass(kw_only=True)
+class FittedFlowOptions:
+    """A flow, and for how long it is fitted to data first."""
+
+    flow: Literal["real-nvp", "spline"] = "real-nvp"
+    """Kind of flow."""
+    flow_layers: int = 8
+    """Couplings of the flow."""
+    flow_width: int = 64
+    """Features of the network of each coupling."""
+    warm_updates: int = 0
+    """Gradient steps that fit the flow to data first; the sampler starts there, and masses of digits rest on it."""
 
 
 def check_energy_run(
@@ -176,11 +191,54 @@ def run_energy(
     for name in summary:
         if report.get(name) is not None:
             print(f"{name:>20} {report[name]:.4g}")
-    print(f"trained for {result.train_seconds:.0f} s; wrote {options.out}/report.json")
+    written = [file for file in WRITTEN if (options.out / file).exists()]
+    print(f"trained for {result.train_seconds:.0f} s; wrote {options.out}/{', '.join(written)}")
     return report
 
 
 # ------------------------------------------------------------------------------------ maximum likelihood
+
+
+def make_flow(options: FittedFlowOptions, mean: np.ndarray, scale: np.ndarray) -> ebm.NormalizingFlow:
+    """That of the options, of a start with the given moments."""
+    make = ebm.real_nvp if options.flow == "real-nvp" else ebm.spline_flow
+    return make(mean, scale, num_layers=options.flow_layers, width=options.flow_width)
+
+
+def flow_trainer(
+    options: EnergyRunOptions,
+    data: np.ndarray,
+    space: Space,
+    flow: ebm.NormalizingFlow,
+    num_updates: int,
+    batch_size: int,
+) -> tuple[Trainer, int]:
+    """Of a flow fitted to data, and its updates an iteration."""
+    options = replace(options, num_updates=num_updates)
+    updates = updates_per_iteration(options)
+    trainer = make_trainer(
+        data_source(data, space),
+        ebm.flow_objective(flow),
+        clipped_adam(options),
+        batch_size=batch_size,
+        updates_per_iteration=updates,
+        ema_decay=options.ema_decay,
+    )
+    return trainer, updates
+
+
+def fitted_flow(
+    options: Any,
+    data: np.ndarray,
+    space: Space,
+    flow: ebm.NormalizingFlow,
+    known: Any,
+    key: jax.Array,
+    batch_size: int,
+) -> Any:
+    """Parameters of the flow after `options.warm_updates` gradient steps from `known`."""
+    trainer, updates = flow_trainer(options, data, space, flow, options.warm_updates, batch_size)
+    return fit(trainer, trainer.init(key, known), -(-options.warm_updates // updates)).state.ema_params
 
 
 def likelihood_parts(

@@ -1,4 +1,4 @@
-"""Energies learned by the energy commands, as targets of `python -m benchmarks.train learned --run DIR`."""
+"""Energies learned from data, as targets of `python -m benchmarks.train learned --run DIR`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from egmjax.targets import FromEnergy, enumerate_states
 from . import discrete_likelihood, ebm, likelihood
 from .commands import read_json
 from .energy_runs import EnergyRunOptions, checkpoints_of
-from .skewed_digits import SkewedDigits
+from .laws import true_masses
 
 KINDS: dict[str, tuple[Any, type[EnergyRunOptions]]] = {
     kind.__name__: (module, kind)
@@ -50,14 +50,14 @@ class LearnedEnergy(FromEnergy):
 
 
 def load_energy(folder: Path) -> LearnedEnergy:
-    """The model in the folder of an energy command, with averaged parameters; noised ones at their lowest level.
+    """The model in the folder of a run that learned one, with averaged parameters; noised ones at their lowest level.
 
     Raises `ValueError` where there is no such run, or its checkpoint is missing or damaged.
     """
     values = read_json(folder)
     name = values.pop("options", None)
     if name not in KINDS:
-        raise ValueError(f"run: {folder} is not the folder of an energy command")
+        raise ValueError(f"run: {folder} is not the folder of a run that learned an energy")
     module, kind = KINDS[name]
     try:
         options = kind(out=folder, **values)
@@ -71,12 +71,10 @@ def load_energy(folder: Path) -> LearnedEnergy:
         index = np.asarray(jax.vmap(law.mode_index)(states))
         masses = np.bincount(index, np.exp(law.log_prob), law.num_modes)
         return _target(lambda x: -setup.log_density(params, x), law.space, law.mode_index, masses)
+    law, masses = setup.law, true_masses(setup.law)
     if module is ebm:
-        mixture, log_q, level = setup.mixture, setup.log_q(params), jnp.asarray(setup.levels[-1], dtype=float)
-        masses = mixture.component_weights
-        return _target(lambda x: -log_q(x, level), mixture.space, mixture.mode_index, masses)
-    law = setup.law
-    masses = law.masses if isinstance(law, SkewedDigits) else law.component_weights
+        log_q, level = setup.log_q(params), jnp.asarray(setup.levels[-1], dtype=float)
+        return _target(lambda x: -log_q(x, level), law.space, law.mode_index, masses)
     return _target(lambda x: -setup.log_density(params, x), law.space, law.mode_index, masses)
 
 

@@ -1,21 +1,24 @@
 """Energies fitted to samples by maximum likelihood, with negatives from chains that do or do not mix.
 
-    python -m benchmarks.likelihood --dim 2 --method balanced-mle --out runs/mle
+    python -m benchmarks.train four-modes --dim 2 --method balanced-mle --out runs/mle
 
-Four modes of weights .1, .2, .3, .4, or digits whose classes have unequal masses. The energy tilts the Gaussian of
-the data's moments, or a flow fitted to data first (`--base flow --warm-updates N`). Its negatives are chains moved by a
-flow that is fitted to them (`balanced-mle`), by Langevin moves alone (`pcd-mala`, `pcd-ula`), or by a few of these from
-data (`cd`); `flow` is a flow alone, fitted to data. Masses of modes are those of the model, by quadrature in the plane
-and by importance sampling beyond, from a mixture that covers the four modes, or for digits from the flow; never a
-histogram of chains, which is printed beside them. Writes `report.json` and `metrics.jsonl`, and for digits `report.png`
-and `samples.npz`.
+The energy tilts the Gaussian of the data's moments, or a flow fitted to data first (`--base flow --warm-updates
+N`). Its negatives are chains moved by a flow that is fitted to them (`balanced-mle`), by Langevin moves alone
+(`pcd`, the same as `pcd-mala`, or `pcd-ula`), or by a few of these from data (`cd`); `flow` is a flow alone,
+fitted to data. Masses of modes are those of the model, by quadrature in the plane and by importance sampling
+beyond, from a mixture that covers the modes, or for digits from the flow; never a histogram of chains, which is
+printed beside them. Samples are draws of flow and base, where a flow follows the energy, or of the base, with
+their weights.
+
+A model of this kind has one level, the data's own, so `lowest_level_kl` is KL(true, model) and `lowest_level_ess`
+the ESS of its density at exact draws; both are null for digits, whose density nobody knows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+import functools
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -25,61 +28,56 @@ import tyro
 from egmjax import ebm
 from egmjax.networks import ResidualMLP
 from egmjax.proposals import Density, defensive_mixture
-from egmjax.states import Real
-from egmjax.targets import GaussianMixture
-from egmjax.training import Trainer, data_source, fit, make_trainer
 
-from .commands import one_sentence
 from .digits_report import evaluate_digits
+from .energy_report import write_model
 from .energy_runs import (
     BALANCED,
     FROZEN,
+    FittedFlowOptions,
     NegativesOptions,
     check_energy_run,
-    clipped_adam,
+    fitted_flow,
+    flow_trainer,
     goes_on,
     likelihood_parts,
-    prepare_energy_run,
+    make_flow,
     run_energy,
-    updates_per_iteration,
 )
-from .likelihood_report import Setup, evaluate
-from .skewed_digits import SkewedDigits, draw_rows, skewed_digits
+from .laws import Law, LawOptions, draw_data, make_law
+from .likelihood_report import Setup, evaluate, weighted_draws
+from .skewed_digits import SkewedDigits
 
 SHOWN = ("loss", "loss_sampler", "acceptance_global", "acceptance_local", "ess", "log_z", "log_z_upper")
 SUMMARY = (
-    *("model_mass_tv", "model_mass_kl", "kl", "chain_tv", "log_z", "log_z_lower", "log_z_upper"),
+    *(
+        "model_mass_tv",
+        "model_mass_kl",
+        "lowest_level_kl",
+        "lowest_level_ess",
+        "chain_tv",
+        "log_z",
+        "log_z_lower",
+        "log_z_upper",
+    ),
     *("model_mass_tv_held_out", "held_out_mass_tv", "mass_noise", "proposal_mass_tv", "fitted_mass_tv"),
-    *("chain_mass_tv", "nll", "fitted_nll", "nll_train", "ess", "largest_weight", "pareto_k"),
+    *("chain_mass_tv", "nll", "fitted_nll", "nll_train", "ess", "largest_weight", "pareto_k", "sample_ess"),
 )
 
 
 @dataclass(kw_only=True)
-class LikelihoodOptions(NegativesOptions):
+class LikelihoodOptions(LawOptions, FittedFlowOptions, NegativesOptions):
     """Options of the run."""
 
-    target: Literal["four-modes", "digits"] = "four-modes"
-    """What the data are drawn from."""
-    dim: int = 2
-    """Dimension of the four modes, at least 2."""
-    holdout: Literal["test", "validation"] = "test"
-    """Digits that are not learned from: the test rows, or a quarter of the training rows for the choice of options."""
-    method: Literal["balanced-mle", "pcd-mala", "pcd-ula", "cd", "flow"] = "balanced-mle"
-    """Where negatives come from; `flow` is no energy at all."""
+    target: Annotated[str, tyro.conf.Suppress] = "four-modes"
+    method: Literal["balanced-mle", "pcd", "pcd-mala", "pcd-ula", "cd", "flow"] = "balanced-mle"
+    """Where negatives come from; pcd is pcd-mala, flow is no energy at all."""
     num_local: int = 5
     """Langevin moves an update."""
     step_size: float = 0.01
     """Of Langevin moves at first, in squared units of the data's least scale; ULA keeps it."""
     num_candidates: int = 8
     """Of i-SIR, the present state included."""
-    flow: Literal["real-nvp", "spline"] = "real-nvp"
-    """Kind of flow."""
-    flow_layers: int = 8
-    """Couplings of the flow."""
-    flow_width: int = 64
-    """Features of the network of each coupling."""
-    warm_updates: int = 0
-    """Gradient steps that fit the flow to data first; the sampler starts there, and masses of digits rest on it."""
     base: Literal["gaussian", "flow"] = "gaussian"
     """What the energy tilts: the Gaussian of the data's moments, or the flow that was fitted first."""
     num_eval: int = 50_000
@@ -88,26 +86,16 @@ class LikelihoodOptions(NegativesOptions):
     """Langevin moves of each draw on the way from flow to model (annealed importance sampling); of digits alone."""
 
 
-def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
-    """The command; bad input ends it with one sentence and exit code 2."""
-    options = tyro.cli(LikelihoodOptions, args=arguments, prog="python -m benchmarks.likelihood")
-    with one_sentence():
-        check(options)
-        setup = build(options)
-        prepare_energy_run(options)
-    return run(options, setup)
-
-
 def check(options: LikelihoodOptions) -> None:
     """Raises `ValueError` naming the first option with a senseless value."""
-    check_energy_run(options, positive=("step_size",))
+    check_energy_run(options, counts=("num_samples", "flow_layers", "flow_width"), positive=("step_size",))
     if options.dim < 2:
         raise ValueError(f"dim: at least 2, got {options.dim}")
     for name in ("warm_updates", "num_annealed"):
         if getattr(options, name) < 0:
             raise ValueError(f"{name}: not negative, got {getattr(options, name)}")
-    if options.num_annealed > 0 and options.target != "digits":
-        raise ValueError("num_annealed: for digits alone, the masses of the four modes need no moves")
+    if options.num_annealed > 0 and options.target != "digits-skewed":
+        raise ValueError("num_annealed: for digits alone, the masses of the others need no moves")
     if options.num_annealed > 0 and options.method == "flow":
         raise ValueError("num_annealed: a flow alone needs no moves")
     if options.base == "flow" and options.warm_updates == 0 and options.method != "flow":
@@ -117,18 +105,12 @@ def check(options: LikelihoodOptions) -> None:
 def build(options: LikelihoodOptions) -> Setup:
     """Composes the run; nothing is standardised, Gaussian base and flow have the data's moments."""
     key_data, _, _, _ = jax.random.split(jax.random.key(options.seed), 4)
-    law: GaussianMixture | SkewedDigits
-    if options.target == "digits":
-        law = skewed_digits(options.holdout)
-        data, _ = draw_rows(law.train, options.num_data, options.seed)
-    else:
-        law = GaussianMixture.four_modes(options.dim)
-        data = np.asarray(law.sample(key_data, options.num_data))
+    law = make_law(options)
+    data = draw_data(law, key_data, options.num_data, options.seed)
     mean, scale = ebm.moments(data)
     gaussian = ebm.gaussian_flow(mean, scale)
-    space = law.space
-    make_flow = ebm.real_nvp if options.flow == "real-nvp" else ebm.spline_flow
-    flow = make_flow(mean, scale, num_layers=options.flow_layers, width=options.flow_width)
+    space: Any = law.space
+    flow = make_flow(options, mean, scale)
     if options.method == "flow":
         return _flow_alone(options, law, data, gaussian, flow)
 
@@ -177,9 +159,8 @@ def build(options: LikelihoodOptions) -> Setup:
         if balanced or warm:
             known = flow.init(key_flow)
             if fit_first and warm:
-                fitting, updates = _flow_trainer(options, data, space, flow, options.warm_updates)
-                state = fitting.init(jax.random.fold_in(key_train, 1), known)
-                known = fit(fitting, state, -(-options.warm_updates // updates)).state.ema_params
+                key_fit = jax.random.fold_in(key_train, 1)
+                known = fitted_flow(options, data, space, flow, known, key_fit, options.batch_size)
             params |= ({"sampler": known} if balanced else {}) | ({FROZEN: known} if warm else {})
         return trainer.init(key_train, params)
 
@@ -197,31 +178,14 @@ def build(options: LikelihoodOptions) -> Setup:
     )
 
 
-def _flow_trainer(
-    options: LikelihoodOptions, data: np.ndarray, space: Real, flow: ebm.NormalizingFlow, num_updates: int
-) -> tuple[Trainer, int]:
-    """Of a flow fitted to data, and its updates an iteration."""
-    options = replace(options, num_updates=num_updates)
-    updates = updates_per_iteration(options)
-    trainer = make_trainer(
-        data_source(data, space),
-        ebm.flow_objective(flow),
-        clipped_adam(options),
-        batch_size=options.batch_size,
-        updates_per_iteration=updates,
-        ema_decay=options.ema_decay,
-    )
-    return trainer, updates
-
-
 def _flow_alone(
     options: LikelihoodOptions,
-    law: GaussianMixture | SkewedDigits,
+    law: Law,
     data: np.ndarray,
     base: ebm.NormalizingFlow,
     flow: ebm.NormalizingFlow,
 ) -> Setup:
-    trainer, _ = _flow_trainer(options, data, law.space, flow, options.num_updates)
+    trainer, _ = flow_trainer(options, data, law.space, flow, options.num_updates, options.batch_size)
 
     def init(seed: int) -> Any:
         _, key_flow, _, key_train = jax.random.split(jax.random.key(seed), 4)
@@ -242,11 +206,15 @@ def run(options: LikelihoodOptions, setup: Setup) -> dict[str, Any]:
         if isinstance(setup.law, SkewedDigits):
             draws |= {"num_annealed": options.num_annealed, "out": options.out}
             return evaluate_digits(setup, params, chains, **draws)
-        return evaluate(setup, params, chains, **draws)
+        report = evaluate(setup, params, chains, **draws)
+        key_data, key_draws = jax.random.split(jax.random.fold_in(jax.random.key(options.seed), 5))
+        x, log_weight = weighted_draws(setup, params, key_draws, options.num_samples)
+        data = draw_data(setup.law, key_data, options.num_samples, options.seed)
+        title = f"{options.target}, {options.method}"
+        model = functools.partial(setup.log_density, params)
+        return report | write_model(
+            options.out, title, setup.law, setup.law, data, x, log_weight, model, report
+        )
 
     state = (setup.init if goes_on(options) else setup.start)(options.seed)
     return run_energy(options, setup.trainer, state, found, shown=SHOWN, summary=SUMMARY)
-
-
-if __name__ == "__main__":
-    main()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -12,11 +11,12 @@ import numpy as np
 
 from egmjax import ebm
 from egmjax.proposals import Density, defensive_mixture
-from egmjax.targets import GaussianMixture
+from egmjax.targets import MixtureTarget
 from egmjax.training import Trainer
 
+from .energy_report import chunked
 from .energy_runs import chain_tv, upper_log_z
-from .skewed_digits import SkewedDigits
+from .laws import Law, true_masses
 
 
 class Setup(NamedTuple):
@@ -26,7 +26,7 @@ class Setup(NamedTuple):
     to data where the options say so (`fitted`). `reweighted(params)` is what to draw from for the model's masses.
     """
 
-    law: GaussianMixture | SkewedDigits
+    law: Law
     base: ebm.NormalizingFlow
     trainer: Trainer
     init: Callable[[int], Any]
@@ -43,20 +43,21 @@ def evaluate(
 ) -> dict[str, Any]:
     """The model's masses and log Z against the exact ones.
 
-    `kl` is KL(true, model) per exact draws; `log_z_lower` rests on draws of the proposal of the chains alone,
-    `log_z_upper` on moves of the chains under the parameters evaluated.
+    `lowest_level_kl` is KL(true, model) and `lowest_level_ess` the ESS of the model over the law, both by exact
+    draws; `log_z_lower` rests on draws of the proposal of the chains alone, `log_z_upper` on moves of the chains
+    under the parameters evaluated.
     """
     mixture, base = setup.law, setup.base
-    assert isinstance(mixture, GaussianMixture)
-    (dim,) = mixture.space.shape
+    assert isinstance(mixture, MixtureTarget)
+    dim = math.prod(mixture.space.shape)  # type: ignore[union-attr]
     keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), 4), 4)
-    true = mixture.component_weights
+    true = true_masses(mixture)
     num_cells = len(true)
 
     def model(x: jax.Array) -> jax.Array:
         return setup.log_density(params, x)
 
-    parts = [exact_density(mixture), exact_density(widened(mixture, 1.5)), ebm.flow_density(base, ())]
+    parts = [exact_density(mixture), exact_density(widened(mixture)), ebm.flow_density(base, ())]
     parts += [setup.proposal(params)] if setup.proposal is not None else []
     cover = defensive_mixture(parts, [1.0 / len(parts)] * len(parts))
     sampled = ebm.sampled_masses(keys[0], model, cover, mixture.mode_index, num_cells, num_eval)
@@ -67,12 +68,12 @@ def evaluate(
             model, mixture.mode_index, num_cells, mean - 7 * scale, mean + 7 * scale, 600
         )
     x = mixture.sample(keys[1], num_eval)
-    log_ratio = jax.lax.map(lambda y: -mixture.energy(y) - model(y), x, batch_size=4096)
-    kl = float(np.mean(np.asarray(log_ratio, np.float64))) + best.log_z
+    log_ratio = np.asarray(chunked(lambda y: model(y) + mixture.energy(y))(x), np.float64)
     report = {
         "model_mass_tv": 0.5 * float(np.abs(best.mass - true).sum()),
         "model_mass_kl": float(np.sum(true * (np.log(true) - np.log(np.maximum(best.mass, 1e-300))))),
-        "kl": kl,
+        "lowest_level_kl": best.log_z - float(log_ratio.mean()),
+        "lowest_level_ess": float(ess_fraction(log_ratio)),
         "log_z": best.log_z,
         "model_mass": best.mass.tolist(),
         "true_mass": true.tolist(),
@@ -88,7 +89,18 @@ def evaluate(
     return report
 
 
-def exact_density(mixture: GaussianMixture) -> Density:
+def weighted_draws(setup: Setup, params: Any, key: jax.Array, num: int) -> tuple[jax.Array, jax.Array]:
+    """`num` draws of `setup.reweighted`, `[num, d]`, and their log-weights to the model, relative to its Z."""
+    density = setup.reweighted(params)
+
+    def one(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        x = density.sample(key, None, 0.0, 1.0)
+        return x, setup.log_density(params, x) - density.log_prob(x, None, 0.0, 1.0)
+
+    return chunked(one)(jax.random.split(key, num))
+
+
+def exact_density(mixture: MixtureTarget) -> Density:
     """The mixture as a proposal; its log Z must be zero."""
 
     def sample(key: jax.Array, xt: Any = None, t: Any = 0.0, r: Any = 1.0) -> jax.Array:
@@ -100,11 +112,16 @@ def exact_density(mixture: GaussianMixture) -> Density:
     return Density(sample, log_prob)
 
 
-def widened(mixture: GaussianMixture, factor: float) -> GaussianMixture:
-    """The same weights with `factor` times the scales."""
-    dim = np.shape(mixture.means)[1]
-    return replace(
-        mixture,
-        scales=factor * np.asarray(mixture.scales),
-        log_weights=np.asarray(mixture.log_weights) - dim * math.log(factor),
-    )
+def widened(mixture: Any, factor: float = 1.5) -> MixtureTarget:
+    """With so much noise that the widest component is `factor` times as wide."""
+    return mixture.noised(1.0, math.sqrt(factor**2 - 1.0) * float(np.max(mixture.scales)))
+
+
+def log_mean_exp(log_ratio: np.ndarray) -> np.ndarray:
+    """Along the last axis."""
+    return np.logaddexp.reduce(log_ratio, axis=-1) - math.log(log_ratio.shape[-1])
+
+
+def ess_fraction(log_ratio: np.ndarray) -> np.ndarray:
+    """`(sum w)^2 / (n sum w^2)` of `w = q / p` at draws of `p`."""
+    return np.exp(2 * log_mean_exp(log_ratio) - log_mean_exp(2 * log_ratio))

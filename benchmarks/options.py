@@ -311,7 +311,7 @@ class JointDw4Options(WeightedOptions):
 
 @dataclass(kw_only=True)
 class LearnedOptions(MixedOptions):
-    """The energy learned in a folder of benchmarks.ebm, .likelihood or .discrete_likelihood."""
+    """The energy learned in the folder of a run with --method, or of benchmarks.discrete_likelihood."""
 
     run: str
     """The folder."""
@@ -385,7 +385,7 @@ class CheckerboardOptions(PlaneOptions):
 
 @dataclass(kw_only=True)
 class RingsOptions(PlaneOptions):
-    """Two concentric rings in the plane."""
+    """Four concentric rings in the plane, of weights .1 to .4; with --method an energy of them (--method M --help)."""
 
 
 @dataclass(kw_only=True)

@@ -10,6 +10,7 @@ deviation; it takes the classifier from .96 to .94 of held-out images.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -26,10 +27,11 @@ NUM_HELD_OUT = 20_000  # draws of held-out rows
 
 
 class LabelledRows(NamedTuple):
-    """`levels [n, 64]` and `label [n]`."""
+    """`levels [n, 64]` and `label [n]`; `blur` is the standard deviation of the noise, in grey levels."""
 
     levels: np.ndarray
     label: np.ndarray
+    blur: float = BLUR
 
 
 class SkewedDigits(NamedTuple):
@@ -40,6 +42,11 @@ class SkewedDigits(NamedTuple):
     mode_index: Callable[[jax.Array], jax.Array]
     train: LabelledRows
     held_out: LabelledRows
+
+    def noised(self, sigma: float) -> SkewedDigits:
+        """The law of `x + sigma eps`: more blur."""
+        blur = math.hypot(BLUR, 0.5 * GREY_LEVELS * sigma)
+        return self._replace(train=self.train._replace(blur=blur), held_out=self.held_out._replace(blur=blur))
 
 
 def skewed_digits(holdout: str = "test") -> SkewedDigits:
@@ -62,5 +69,5 @@ def draw_rows(rows: LabelledRows, num: int, seed: int) -> tuple[np.ndarray, np.n
     index = np.concatenate(
         [rng.choice(np.flatnonzero(rows.label == k), size) for k, size in enumerate(np.diff(ends, prepend=0))]
     )
-    levels = rows.levels[index] + 0.5 + BLUR * rng.standard_normal((num, rows.levels.shape[1]))
+    levels = rows.levels[index] + 0.5 + rows.blur * rng.standard_normal((num, rows.levels.shape[1]))
     return (2.0 * levels / GREY_LEVELS - 1.0).astype(np.float32), rows.label[index]

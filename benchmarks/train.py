@@ -1,6 +1,7 @@
 """Train a sampler from an energy or from data and report how far its samples can be trusted.
 
 python -m benchmarks.train TARGET [--options] --out DIR
+python -m benchmarks.train DATA --method METHOD [--options] --out DIR
 python -m benchmarks.train --list
 """
 
@@ -19,8 +20,10 @@ import tyro
 import egmjax
 from egmjax.training import TrainState, fit, write_atomically
 
+from . import energies
 from .commands import one_sentence, prepare_folder
 from .data_report import data_table, evaluate_data
+from .laws import LAWS
 from .options import DATA_SETS, RUNS, TARGETS, RunOptions, check, configuration, read_configuration, recipe
 from .report import clean, table
 from .runs import build, checkpoints
@@ -28,12 +31,16 @@ from .setups import Setup
 from .target_report import evaluate_energy
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """The command; bad input ends it with one sentence and exit code 2."""
+def main(arguments: list[str] | None = None) -> dict[str, Any]:
+    """The command, which returns its report; bad input ends it with one sentence and exit code 2."""
     arguments = sys.argv[1:] if arguments is None else arguments
     with one_sentence():
+        learns_energy = energies.is_asked(arguments)
+    if learns_energy:
+        return energies.main(arguments)
+    with one_sentence():
         run = prepare(*parse(arguments))
-    train(run)
+    return train(run)
 
 
 def parse(arguments: list[str]) -> tuple[str, RunOptions]:
@@ -44,6 +51,12 @@ def parse(arguments: list[str]) -> tuple[str, RunOptions]:
             print(f"\n{title}:")
             for name, run in runs.items():
                 print(f"  {name:<17}{(run.__doc__ or '').strip().splitlines()[0]}")
+        print("\nenergies learned from data, held against the known law:")
+        for name, about in LAWS.items():
+            print(f"  {name:<17}{about}")
+        print(
+            f"  --method is one of {', '.join(energies.METHODS)}; options go with the method: --method M --help"
+        )
         print(
             "\n--process chooses what is trained. Real coordinates: flow (the default), diffusion, flow+diffusion,"
             "\njump or flow+jump; symbols: mask (the default) or uniform, with --symbols where there are both."
@@ -52,7 +65,7 @@ def parse(arguments: list[str]) -> tuple[str, RunOptions]:
         raise SystemExit(0 if arguments else 2)
     name = arguments[0]
     if name not in RUNS:
-        near = difflib.get_close_matches(name, RUNS, n=1, cutoff=0.0)
+        near = difflib.get_close_matches(name, [*RUNS, *LAWS], n=1, cutoff=0.0)
         raise ValueError(f"target: unknown {name!r}; did you mean {near[0]!r}? (--list shows all)")
     kind: type[RunOptions] = RUNS[name]
     prog = f"python -m benchmarks.train {name}"

@@ -141,7 +141,7 @@ plt.show()
 print({name: round(mass, 3) for name, mass in found.items()}, "exact 0.667")
 
 # %% [markdown]
-# `python -m benchmarks.ebm` trains longer, in any dimension, and with other losses; what a learned energy is good for (products, tempering, Boltzmann
+# `python -m benchmarks.train two-modes` trains longer, in any dimension, and with other losses; what a learned energy is good for (products, tempering, Boltzmann
 # generators) is in `egmjax.ebm`.
 
 # %%

@@ -1,4 +1,4 @@
-"""The likelihood benchmark on skewed digits, tiny: its data, its figures of known models, what a run leaves."""
+"""Energies of skewed digits, tiny: its data, its figures of known models, what a run leaves."""
 
 import json
 
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import likelihood as benchmark
+from benchmarks import train
 from benchmarks.data_sets import digit_class, labelled_digits
 from benchmarks.digits_report import evaluate_digits
 from benchmarks.energy_runs import FROZEN, checkpoints_of
@@ -20,7 +21,8 @@ pytest.importorskip("sklearn")
 pytestmark = pytest.mark.slow  # compiles a lot
 
 TINY = {
-    "target": "digits",
+    "target": "digits-skewed",
+    "dim": 64,
     "num_updates": 4,
     "warm_updates": 3,
     "base": "flow",
@@ -38,7 +40,8 @@ TINY = {
 
 
 def words(out, **options):
-    return option_words(out, {**TINY, **options})
+    values = {k: v for k, v in {**TINY, "method": "balanced-mle", **options}.items() if k != "target"}
+    return [TINY["target"], *option_words(out, values)]
 
 
 def classes(x):
@@ -51,7 +54,7 @@ def classes(x):
     return h.argmax(1)
 
 
-def test_rows_and_classes(monkeypatch):
+def test_rows_and_classes():
     """Exact proportions, noise of the right width, no held-out row among those to learn from, labels as they are."""
     digits = labelled_digits()
     law = skewed_digits()
@@ -62,8 +65,7 @@ def test_rows_and_classes(monkeypatch):
     noise = grey[:, always_dark]
     assert noise.std() == pytest.approx(BLUR, abs=4 * BLUR / np.sqrt(2 * noise.size))
     # without the noise they are training rows of that label, to the bit
-    monkeypatch.setattr("benchmarks.skewed_digits.BLUR", 0.0)
-    x, label = draw_rows(law.train, 5500, 3)
+    x, label = draw_rows(law.train._replace(blur=0.0), 5500, 3)
     level = np.round(17 * (x + 1) / 2 - 0.5).astype(int)
     of_row = {row.tobytes(): k for row, k in zip(law.train.levels.astype(int), law.train.label)}
     assert [of_row[row.tobytes()] for row in level] == label.tolist()
@@ -112,10 +114,12 @@ def test_figures_of_known_models():
 
 def test_what_a_run_leaves(tmp_path):
     """The flow fitted first stays as it is, the sampler does not; the model is a target."""
-    found = benchmark.main(words(tmp_path / "run"))
+    found = train.main(words(tmp_path / "run"))
     assert strict_json((tmp_path / "run" / "report.json").read_text()) == json.loads(json.dumps(found))
     assert (tmp_path / "run" / "report.png").stat().st_size > 10_000
     assert sum(found["masses"]["model"]) == pytest.approx(1)
+    assert found["lowest_level_kl"] is None
+    assert found["model_mass_kl"] > 0
     assert found["log_z_upper"] == pytest.approx(found["log_z"], abs=0.2)
     target = load_energy(tmp_path / "run")
     np.testing.assert_allclose(target.mode_weights, MASSES)
@@ -133,6 +137,41 @@ def test_what_a_run_leaves(tmp_path):
     assert all(same(start["sampler"], start[FROZEN]))
     assert all(same(params[FROZEN], start[FROZEN]))
     assert not all(same(params["sampler"], start["sampler"]))
+
+
+def test_levels_of_noise(tmp_path):
+    """Masses by a flow fitted to noised rows, samples by roll-outs, with weights to one energy: that of the target."""
+    values = {
+        "num_updates": 4,
+        "warm_updates": 3,
+        "noised_batch": 16,
+        "num_levels": 4,
+        "num_data": 500,
+        "width": 8,
+    }
+    values |= {
+        "depth": 1,
+        "flow_layers": 2,
+        "flow_width": 8,
+        "num_eval": 500,
+        "num_samples": 300,
+        "num_steps": 20,
+    }
+    out = tmp_path / "run"
+    found = train.main(["digits-skewed", *option_words(out, {**values, "method": "diffclf"})])
+    assert strict_json((out / "report.json").read_text()) == json.loads(json.dumps(found))
+    assert (out / "report.png").stat().st_size > 10_000
+    assert found["lowest_level_kl"] is None
+    assert found["lowest_level_ess"] is None
+    assert sum(found["masses"]["model"]) == pytest.approx(1)
+    assert set(found["masses"]) >= {"roll-outs", "roll-outs, weighted", "flow fitted to data"}
+    samples = np.load(out / "samples.npz")
+    assert samples["x"].shape == (300, 64)
+    assert np.isfinite(samples["log_weight"]).all()
+    np.testing.assert_allclose(load_energy(out).mode_weights, MASSES)
+    # noise is more blur: 3 and 4 grey levels are 5
+    law = skewed_digits().noised(2 * np.sqrt(21) / 17)
+    assert law.train.blur == pytest.approx(5.0)
 
 
 @pytest.mark.parametrize("method", ["pcd-mala", "flow"])
@@ -179,5 +218,5 @@ def test_bad_input(tmp_path, capsys):
         ("base", {"warm_updates": 0}),
         ("warm_updates", {"warm_updates": -1, "base": "gaussian"}),
     ):
-        assert name in refused(benchmark.main, words(tmp_path / "new", **options), capsys)
+        assert name in refused(train.main, words(tmp_path / "new", **options), capsys)
     assert not (tmp_path / "new").exists()

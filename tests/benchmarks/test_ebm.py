@@ -1,4 +1,4 @@
-"""The energy benchmark with tiny settings: its figures against exact ones, what it writes, what it refuses."""
+"""Energies of levels with tiny settings: its figures against exact ones, what it writes, what it refuses."""
 
 import json
 import shutil
@@ -24,36 +24,50 @@ TINY = {
     "width": 8,
     "depth": 1,
     "num_eval": 4000,
+    "num_samples": 1000,
+    "num_steps": 10,
 }
 
 
-def words(out, **options):
-    return option_words(out, {**TINY, **options})
+def words(out, target="two-modes", **options):
+    return [target, *option_words(out, {**TINY, "method": "diffclf", **options})]
 
 
-@pytest.mark.parametrize("method", ["diffclf", "tsm"])
-def test_what_a_run_leaves(method, tmp_path):
-    found = benchmark.main(words(tmp_path / "run", method=method))
+@pytest.mark.parametrize(("method", "target"), [("diffclf", "rings"), ("tsm", "two-modes")])
+def test_what_a_run_leaves(method, target, tmp_path):
+    found = train.main(words(tmp_path / "run", target, method=method))
     assert strict_json((tmp_path / "run" / "report.json").read_text()) == json.loads(json.dumps(found))
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 1
     assert len(found["ess"]) == TINY["num_levels"]
     assert 0 <= found["model_mass_tv"] < 1
     assert found["lowest_level_kl"] > 0
+    assert (tmp_path / "run" / "report.png").stat().st_size > 10_000
+    samples = np.load(tmp_path / "run" / "samples.npz")
+    assert samples["x"].shape == (TINY["num_samples"], 2)
+    # the weights' log Z is that of the energy at the lowest level
+    target = load_energy(tmp_path / "run")
+    x = jnp.asarray(samples["x"])
+    low, high = x.min(axis=0) - 2, x.max(axis=0) + 2
+    exact = ebm.quadrature_masses(lambda y: -target.energy(y), lambda y: 0, 1, low, high, 300)
+    log_z = np.logaddexp.reduce(samples["log_weight"].astype(np.float64)) - np.log(len(x))
+    error = np.sqrt((1 / found["sample_ess"] - 1) / len(x))
+    assert log_z == pytest.approx(exact.log_z, abs=4 * error + 1e-3)
+    assert found["sample_log_z"] == pytest.approx(log_z, abs=1e-4)
 
 
 def test_a_run_goes_on_where_it_was_cut_off(tmp_path, capsys):
     out = tmp_path / "run"
     short = {"num_updates": 100, "checkpoint_every": 50}
-    found = benchmark.main(words(out, **short))
+    found = train.main(words(out, **short))
     shutil.rmtree(out / "checkpoints" / "2")
     (out / "report.json").unlink()
     before = snapshot(out)
-    assert "exists" in refused(benchmark.main, words(out, **short), capsys)
+    assert "exists" in refused(train.main, words(out, **short), capsys)
     assert "learning_rate" in refused(
-        benchmark.main, [*words(out, **short, learning_rate=0.1), "--resume"], capsys
+        train.main, [*words(out, **short, learning_rate=0.1), "--resume"], capsys
     )
     assert snapshot(out) == before
-    again = benchmark.main([*words(out, **short), "--resume"])
+    again = train.main([*words(out, **short), "--resume"])
     assert "resuming after update 50" in capsys.readouterr().out
     ignored = {"seconds": None, "last": None}
     assert again | ignored == found | ignored
@@ -65,7 +79,7 @@ def test_a_run_goes_on_where_it_was_cut_off(tmp_path, capsys):
     train_words = ["learned", "--out", str(tmp_path / "sampler"), "--run"]
     assert "config.json" in refused(train.main, [*train_words, tmp_path], capsys)
     (out / "checkpoints" / "2" / "default" / "_METADATA").write_text("torn")
-    assert "damaged" in refused(benchmark.main, [*words(out, **short), "--resume"], capsys)
+    assert "damaged" in refused(train.main, [*words(out, **short), "--resume"], capsys)
     assert "damaged" in refused(train.main, [*train_words, out], capsys)
     assert not (tmp_path / "sampler").exists()
 
@@ -74,7 +88,7 @@ def test_figures_of_known_models():
     """The exact energy scores zero; masses moved from 2/3 to 1/2 are seen as what they are, within 1 percent."""
     options = benchmark.EnergyOptions(out=None, **TINY)
     setup = benchmark.build(options)
-    exact = ebm.log_density(setup.path, ebm.mixture_psi(setup.mixture, setup.path))
+    exact = ebm.log_density(setup.path, ebm.mixture_psi(setup.law, setup.path))
     found = benchmark.evaluate(options, setup, exact)
     for name in ("model_mass_tv", "model_mass_kl", "lowest_level_kl", "fisher"):
         assert found[name] == pytest.approx(0, abs=1e-4), name
@@ -103,13 +117,18 @@ def test_other_methods_train(method):
 def test_bad_input(tmp_path, capsys):
     for options in (
         {"dim": 0},
-        {"target": "forty-modes", "dim": 3},
+        {"target": "rings", "dim": 3},
+        {"target": "digits-skewed", "dim": 2},
+        {"target": "four-modes", "dim": 1},
         {"learning_rate": 0.0},
         {"num_picked": 1},
         {"max_gap": 8, "pick": "local"},
         {"noise_min": 20.0},
+        {"num_samples": 0},
+        {"num_steps": 0},
+        {"method": "score"},
     ):
-        line = refused(benchmark.main, words(tmp_path / "new", **options), capsys)
+        line = refused(train.main, words(tmp_path / "new", **options), capsys)
         assert ("dim" if "target" in options else next(iter(options))) in line
     assert not (tmp_path / "new").exists()
 
@@ -118,5 +137,5 @@ def test_divergence_ends_the_command_with_one_sentence(tmp_path):
     with pytest.raises(
         SystemExit, match=r"^error: loss: not finite at iteration 1; .* lower the learning rate$"
     ):
-        benchmark.main(words(tmp_path / "run", learning_rate=1e30))
+        train.main(words(tmp_path / "run", learning_rate=1e30))
     assert not (tmp_path / "run" / "report.json").exists()

@@ -21,6 +21,51 @@ def test_list_and_help(capsys):
     assert stop.value.code == 2
 
 
+LAWS = ("two-modes", "forty-modes", "four-modes", "rings", "digits-skewed")
+
+
+def test_energies_are_listed(capsys):
+    with pytest.raises(SystemExit):
+        train.main(["--list"])
+    listed = capsys.readouterr().out.split("energies learned from data")[1]
+    assert all(name in listed for name in LAWS)
+    assert all(method in listed for method in ("dsm", "diffclf", "tsm", "balanced-mle", "pcd", "flow"))
+
+
+@pytest.mark.parametrize(
+    ("words", "own"),
+    [
+        (["two-modes"], ("--num-levels", "further ones go with other methods", "--method M --help")),
+        (["rings", "--method", "dsm"], ("--num-levels", "--num-steps", "--resume")),
+        (["rings", "--method=pcd"], ("--num-chains", "--step-size")),
+        (["rings"], ("--pairing", "--method M --help")),
+        (["digits-skewed"], ("--num-annealed", "(default: 64)", "(default: 600)")),
+    ],
+)
+def test_help_of_energies(words, own, capsys):
+    with pytest.raises(SystemExit) as stop:
+        train.main([*words, "--help"])
+    assert stop.value.code == 0
+    out = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert all(word in out for word in own)
+    assert "--target" not in out
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["two-mode"], "target: unknown 'two-mode'; did you mean 'two-modes'?"),
+        (["two-modes", "--method", "dfclf"], "method: unknown 'dfclf'; did you mean 'diffclf'?"),
+        (["rings", "--method"], "method: unknown '--out'"),
+        (["moons", "--method", "dsm"], "method: moons has none"),
+        (["rings", "--method", "dsm", "--dim", "3"], "dim: rings are in the plane, got 3"),
+    ],
+)
+def test_what_cannot_be_learned(words, line, capsys, tmp_path):
+    assert f"error: {line}" in refused(train.main, [*words, "--out", tmp_path / "x"], capsys)
+    assert not (tmp_path / "x").exists()
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_help_shows_defaults(target, capsys):
     with pytest.raises(SystemExit) as stop:

@@ -13,8 +13,10 @@ from ._ising import Ising
 from ._joint_dw4 import JointDW4
 from ._joint_mog import JointMoG
 from ._mean_free import mean_free_basis
+from ._mixture_target import MixtureTarget
 from ._particles import DW4, LJ13
 from ._potts import Potts
+from ._rings import Rings
 from ._spin_glass import SpinGlass
 from ._transformed import Transformed, transformed
 
@@ -30,7 +32,9 @@ __all__ = [
     "Ising",
     "JointDW4",
     "JointMoG",
+    "MixtureTarget",
     "Potts",
+    "Rings",
     "SpinGlass",
     "Target",
     "Transformed",

@@ -9,11 +9,12 @@ The Gaussians are not normalised, so `log Z` is not zero unless the weights make
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import pathlib
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -22,13 +23,13 @@ from scipy.special import logsumexp, ndtr
 
 from .._pytree import frozen_pytree
 from ..states import Real
-from ._base import Target
+from ._mixture_target import MixtureTarget
 
 __all__ = ["GaussianMixture"]
 
 
 @frozen_pytree
-class GaussianMixture(Target):
+class GaussianMixture(MixtureTarget):
     """Fields, all leaves: `means [k, d]`, `scales [k]` > 0, `log_weights [k]`, and the scalar `log_scale`."""
 
     means: jax.Array | np.ndarray
@@ -80,6 +81,22 @@ class GaussianMixture(Target):
         means = np.array(json.loads(file.read_text(encoding="utf-8"))[variant])
         scale = scales[variant]
         return cls(means, np.full(40, scale), np.full(40, -np.log(40 * 2 * np.pi * scale**2)))
+
+    @classmethod
+    def forty_modes(cls, dim: int) -> GaussianMixture:
+        """40 equal modes with means uniform in `[-40, 40]^dim` and standard deviation 1.3133; log Z = 0.
+
+        In the plane `gmm40()`, in other dimensions with fixed random means. Raises `ValueError` for `dim < 1`.
+        """
+        if dim < 1:
+            raise ValueError(f"dim: at least 1, got {dim}")
+        if dim == 2:
+            return cls.gmm40()
+        scale = float(np.log1p(np.e))
+        means = np.random.RandomState(dim).uniform(-40.0, 40.0, (40, dim))  # numpy keeps this stream as it is
+        return cls(
+            means, np.full(40, scale), np.full(40, -np.log(40) - 0.5 * dim * np.log(2 * np.pi * scale**2))
+        )
 
     @classmethod
     def two_modes(cls, dim: int, separation: float = 5.0) -> GaussianMixture:
@@ -179,6 +196,22 @@ class GaussianMixture(Target):
     def mode_index(self, x: jax.Array) -> jax.Array:
         """The index of the mean nearest to `x` in Euclidean distance (not the most probable component)."""
         return jnp.argmin(jnp.sum(jnp.square(x[None, :] - jnp.asarray(self.means, x.dtype)), axis=1))
+
+    def component(self, index: int | jax.Array) -> GaussianMixture:
+        """One Gaussian, with its mass."""
+        means, scales, log_weights = (
+            jnp.asarray(a, float)[index][None] for a in (self.means, self.scales, self.log_weights)
+        )
+        return dataclasses.replace(self, means=means, scales=scales, log_weights=log_weights)
+
+    def noised(self, alpha: Any, sigma: Any) -> GaussianMixture:
+        """Means `alpha mu_k` and variances `alpha^2 s_k^2 + sigma^2`."""
+        means, scales, log_weights = (
+            jnp.asarray(a, float) for a in (self.means, self.scales, self.log_weights)
+        )
+        wider = jnp.sqrt((alpha * scales) ** 2 + sigma**2)
+        log_weights = log_weights + means.shape[1] * (jnp.log(scales) - jnp.log(wider))
+        return dataclasses.replace(self, means=alpha * means, scales=wider, log_weights=log_weights)
 
     @property
     def _log_mass(self) -> np.ndarray:
