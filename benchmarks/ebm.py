@@ -97,6 +97,10 @@ class EnergyOptions(LawOptions, FittedFlowOptions, EnergyRunOptions):
     """Residual blocks of the network."""
     modulated: bool = True
     """Let the level scale and shift the features inside every block."""
+    offset: bool = True
+    """Give the energy a second, direct output, which carries weights of modes."""
+    num_frequencies: int = 0
+    """Fourier features of the network, for laws with details much smaller than their extent."""
     num_eval: int = 20_000
     """Exact samples for each mode, and at the lowest level; a fifth of them at every other. Of digits, draws of the
     flow."""
@@ -119,6 +123,8 @@ def check(options: EnergyOptions) -> None:
     """Raises `ValueError` naming the first option with a senseless value."""
     counts = ("dim", "noised_batch", "max_gap", "num_samples", "num_steps", "flow_layers", "flow_width")
     check_energy_run(options, counts=counts, positive=("weight",))
+    if options.num_frequencies < 0:
+        raise ValueError(f"num_frequencies: not negative, got {options.num_frequencies}")
     if options.target == "digits-skewed" and options.warm_updates < 1:
         raise ValueError(
             f"warm_updates: masses of digits need a flow, at least 1, got {options.warm_updates}"
@@ -142,14 +148,15 @@ def build(options: EnergyOptions) -> Setup:
     )
     network = InnerProduct(
         ResidualMLP(
-            path.space, (options.dim,), width=options.width, depth=options.depth, modulated=options.modulated
+            path.space,
+            ((options.dim,), ()) if options.offset else (options.dim,),
+            width=options.width,
+            depth=options.depth,
+            modulated=options.modulated,
+            num_frequencies=options.num_frequencies,
         )
     )
-
-    def apply_network(params: Any, z: jax.Array, t: Any) -> jax.Array:
-        return network.apply(params, z, t)  # type: ignore[return-value]
-
-    psi = ebm.preconditioned_psi(path, apply_network)
+    psi = ebm.preconditioned_psi(path, network.apply)
 
     def apply_psi(params: Any, x: jax.Array, t: Any) -> jax.Array:
         return psi(params["psi"], x, t)

@@ -31,13 +31,16 @@ LogDensityFn = Callable[[Any, Scalar], jax.Array]  # (x, t) -> log q(x, t), a sc
 FIRST_TIME = 1e-3  # predictions before it are those of it: at t=0 a path may know nothing of x_1
 
 
-def preconditioned_psi(path: GaussianPath, apply_fn: Callable[[Any, Any, Any], Any]) -> PsiApplyFn:
-    """`psi(params, x, t) = tan(theta_t) base(z, t) + offset(z, t)`; `apply_fn(params, z, t)` returns the scalar `base`,
-    or the pair `(base, offset)` (`networks.InnerProduct`).
+def preconditioned_psi(
+    path: GaussianPath, apply_fn: Callable[[Any, Any, Any], Any], *, unit: float = 10.0
+) -> PsiApplyFn:
+    """`psi(params, x, t) = tan(theta_t) base(z, t) + unit offset(z, t)`; `apply_fn(params, z, t)` returns the scalar
+    `base`, or the pair `(base, offset)` (`networks.InnerProduct`).
 
     The weight of a mode is a change of `psi` by a few nats that is nearly constant over it. `tan(theta)`, a hundred and
     more at little noise, would make that a change of `base` by a percent that differs between levels; the offset
-    carries it as it is, and has next to no part in the score.
+    carries it as it is, and has next to no part in the score. `unit` is what one of its output is worth in nats: the
+    larger, the faster it is learned.
 
     With a scale for each coordinate the gain is the root of the mean of `tan(theta)^2`. It exists for `t <
     1`: at `t = 1` the gain is infinite and replaced by 1. Costs one call of `apply_fn`.
@@ -50,7 +53,7 @@ def preconditioned_psi(path: GaussianPath, apply_fn: Callable[[Any, Any, Any], A
         gain = jnp.sqrt(jnp.mean(tangent**2)) if tangent.ndim else tangent
         found = apply_fn(params, path.standardize(x, t), t)
         base, offset = found if isinstance(found, tuple) else (found, 0.0)
-        return gain * base + offset
+        return gain * base + unit * offset
 
     return psi
 

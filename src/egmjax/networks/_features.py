@@ -35,7 +35,7 @@ def real_features(space: Space, x: Any, scale: float = 1.0) -> jax.Array:
 
 
 def random_frequencies(bandwidth: float) -> Callable[..., jax.Array]:
-    """An initialiser `(key, (num, d)) -> [num, d]`: random directions, lengths `bandwidth k / num` of `k = 1 .. num`."""
+    """An initialiser to `[num, d]`: random directions of lengths `bandwidth k / num`, `k = 1 .. num`."""
 
     def init(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
         direction = jax.random.normal(key, shape)
