@@ -36,6 +36,7 @@ TINY = {
     "flow_layers": 2,
     "flow_width": 8,
     "num_eval": 1000,
+    "data_share": 0.5,
 }
 
 
@@ -145,7 +146,7 @@ def test_levels_of_noise(tmp_path):
         "num_updates": 4,
         "warm_updates": 3,
         "noised_batch": 16,
-        "num_levels": 4,
+        "num_levels": 6,
         "num_data": 500,
         "width": 8,
     }
