@@ -23,6 +23,7 @@ OF_LEVELS = ("diffclf", "dsm", "tsm", "move-nce")
 OF_LIKELIHOOD = ("balanced-mle", "pcd", "pcd-mala", "pcd-ula", "cd", "flow")
 METHODS = (*OF_LEVELS, *OF_LIKELIHOOD)
 FLAG = "--method"
+MANY_DIMENSIONS = 16
 
 _FLOW_OF_DIGITS = {"dim": 64, "warm_updates": 600, "flow_layers": 12, "flow_width": 128, "num_eval": 20_000}
 
@@ -48,12 +49,15 @@ def method_of(arguments: Sequence[str]) -> str | None:
     return found
 
 
-def recipe(name: str, method: str) -> dict[str, Any]:
-    """Defaults that go with a law and a method."""
-    if name == "forty-modes" and method in OF_LEVELS:
-        return {"width": 128}
+def recipe(name: str, method: str, dim: int) -> dict[str, Any]:
+    """Defaults that go with a law, a method and a dimension."""
     if name != "digits-skewed":
-        return {}
+        if method not in OF_LEVELS:
+            return {}
+        # distant levels are told apart at a glance in many dimensions, details are found by layers alone in few
+        local = {"pick": "local", "width": 96, "num_updates": 24_000} if dim >= MANY_DIMENSIONS else {}
+        fine = {"num_frequencies": 64} if name in ("forty-modes", "rings") and dim == 2 else {}
+        return {**local, **fine}
     if method in OF_LEVELS:
         # 32 levels a tenth to ten times the data's scale: their neighbours are 1.7 / sqrt(2 d) apart in log noise
         return {
@@ -83,14 +87,20 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
             raise ValueError(f"method: unknown {method!r}; did you mean {near[0]!r}? ({', '.join(METHODS)})")
         module: Any = ebm if method in OF_LEVELS else likelihood
         kind: Any = ebm.EnergyOptions if method in OF_LEVELS else likelihood.LikelihoodOptions
-        options = tyro.cli(
-            kind,
-            args=words,
-            prog=f"python -m benchmarks.train {name}",
-            description=f"{LAWS[name]} These are the options of {FLAG} {method}; further ones go with other methods "
-            f"({', '.join(METHODS)}): give {FLAG} M --help.",
-            default=kind(out=tyro.MISSING, target=name, method=method, **recipe(name, method)),
-        )
+
+        def parse(dim: int) -> Any:
+            return tyro.cli(
+                kind,
+                args=words,
+                prog=f"python -m benchmarks.train {name}",
+                description=f"{LAWS[name]} These are the options of {FLAG} {method}; further ones go with other "
+                f"methods ({', '.join(METHODS)}): give {FLAG} M --help.",
+                default=kind(out=tyro.MISSING, target=name, method=method, **recipe(name, method, dim)),
+            )
+
+        options = parse(kind.dim)
+        if recipe(name, method, options.dim) != recipe(name, method, kind.dim):
+            options = parse(options.dim)  # the same words once more, over the defaults that go with them
         module.check(options)
         setup = module.build(options)
         prepare_energy_run(options)

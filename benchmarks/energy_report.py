@@ -114,7 +114,7 @@ def plot_model(
     axes["masses"].set(
         xlabel="mode",
         title=f"masses of modes, total variation {report['model_mass_tv']:.3g}",
-        xticks=place[:20],
+        xticks=place[:: -(-len(place) // 20)],
     )
     axes["masses"].legend(frameon=False)
     if "levels" in report:
