@@ -14,9 +14,9 @@ def summarize_series(values: ArrayLike) -> dict[str, float]:
 
         ESS = n / (2 tau_int),  n = chains * steps,  tau_int = 1/2 + sum of autocorrelations,  stderr = std / sqrt(ESS)
 
-    By Geyer's initial monotone sequence over all chains (blackjax), in which chains that disagree count against the ESS;
-    it is 0 and `tau_int` infinite where no chain moves. `r_hat` is Gelman and Rubin's for the halves of the chains, 1
-    where they agree. Raises `ValueError` for fewer than two chains of four steps.
+    By Geyer's initial monotone sequence over all chains (blackjax), where chains that disagree count against the
+    ESS; it is 0 and `tau_int` infinite where no chain moves. `r_hat` is Gelman and Rubin's for the halves of the
+    chains, 1 where they agree. Raises `ValueError` for fewer than two chains of four steps.
     """
     from blackjax.diagnostics import effective_sample_size, potential_scale_reduction
 

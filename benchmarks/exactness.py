@@ -28,7 +28,9 @@ TEST_SEED = 40_000  # draws that are tested share no key with training, with oth
 Law = tuple[np.ndarray, np.ndarray]
 
 
-def hold_against_laws(target: Target, x: Any, log_weight: np.ndarray, reference: Any = None) -> dict[str, Any]:
+def hold_against_laws(
+    target: Target, x: Any, log_weight: np.ndarray, reference: Any = None
+) -> dict[str, Any]:
     """`{"num", "effect_sizes", "sign", "p_values"}` of samples `[n, ...]`; what is not known of the target is left out.
 
     Each entry has `raw` and `weighted`. Where no law of an observable is known its effect size is taken from

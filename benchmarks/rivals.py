@@ -4,7 +4,7 @@
     tempering       replica exchange of Gibbs sweeps, of Langevin steps, or of both in turn
     thrml           block Gibbs sampling by the package of that name, for the Ising torus
 
-Sweeps over a lattice update all sites of a colour at once, colours being sets of sites that do not depend on each other.
+Sweeps over a lattice update all sites of a colour at once, a colour being sites that do not depend on each other.
 Every rival runs many chains side by side in one compiled program, which is how it makes most samples a second on few
 cores. Compilation counts as time spent; the first fifth of every chain is burn-in, and counts too.
 """
@@ -49,8 +49,8 @@ def run_rival(
 ) -> dict[str, Any]:
     """Runs `make(target, step_size)` for `seconds` of wall-clock time, ten blocks at least; its report.
 
-    Of the energy and of each observable what `summarize_series` says, `ess_per_second` counting all seconds and `ess_per_cpu_second` those
-    of all cores, which other work on the machine does not lengthen.
+    Of the energy and of each observable what `summarize_series` says. `ess_per_second` counts all seconds,
+    `ess_per_cpu_second` those of all cores, which other work on the machine does not lengthen.
     """
     started, cpu_started = time.perf_counter(), time.process_time()
     rival = make(target, step_size)

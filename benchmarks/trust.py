@@ -99,7 +99,9 @@ def run(case: Trusted, seed: int, folder: Path, tiny: dict[str, Any]) -> list[di
     return [row]
 
 
-def rivals(case: Trusted, seed: int, folder: Path, seconds: float, tiny: dict[str, Any]) -> list[dict[str, Any]]:
+def rivals(
+    case: Trusted, seed: int, folder: Path, seconds: float, tiny: dict[str, Any]
+) -> list[dict[str, Any]]:
     """A row for each rival, `seconds` of wall-clock time or `MAX_SECONDS` each; an error where it does not run."""
     target = build(case.target, _options(case, folder, seed, tiny)).target
     rows = []
@@ -109,7 +111,7 @@ def rivals(case: Trusted, seed: int, folder: Path, seconds: float, tiny: dict[st
         try:
             limit = min(0.0 if tiny else MAX_SECONDS, seconds)
             row |= run_rival(RIVALS[name], target, key, limit, step_size=case.step_size)
-        except Exception as error:  # noqa: BLE001  another package may fail in any way, and the table says how
+        except Exception as error:  # another package may fail in any way, and the table says how
             if name != "thrml":
                 raise
             row["error"] = f"{type(error).__name__}: {error}".splitlines()[0]

@@ -65,9 +65,7 @@ def _tests(rows: list[Row]) -> str:
             if adjusted.get((row["experiment"], row["seed"], test, kind), (1.0, 1.0))[1] < LEVEL
         ]
         lines.append([*cells, ", ".join(rejected) or "none"])
-    count = {
-        kind: sum(key[3] == kind and q < LEVEL for key, (_, q) in adjusted.items()) for kind in KINDS
-    }
+    count = {kind: sum(key[3] == kind and q < LEVEL for key, (_, q) in adjusted.items()) for kind in KINDS}
     note = (
         f"Raw, weighted. {len(adjusted)} tests in all; rejected with Holm's correction over all of them at {LEVEL:g}: "
         f"{count['raw']} of raw samples, {count['weighted']} of weighted ones.\n"

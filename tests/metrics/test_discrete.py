@@ -100,7 +100,9 @@ def test_weighted_chi_square_of_equal_weights_is_pearsons():
     law /= law.sum()
     index = rng.choice(14, 3_000, p=law)
     expected = metrics.chi_square_test(np.bincount(index, minlength=14), law)
-    assert metrics.weighted_chi_square_test(index, law, np.full(3_000, 0.3)) == pytest.approx(expected, rel=1e-9)
+    assert metrics.weighted_chi_square_test(index, law, np.full(3_000, 0.3)) == pytest.approx(
+        expected, rel=1e-9
+    )
 
 
 def test_weighted_chi_square_p_values_are_uniform_and_catch_a_wrong_law():

@@ -4,8 +4,8 @@
     move      x_r by a kernel that leaves exp(-b_r E) as it is
     exchange  x_r <-> x_{r+1} with probability min(1, exp((b_r - b_{r+1}) (E(x_r) - E(x_{r+1}))))
 
-Exchanges of even and of odd pairs take turns (Swendsen and Wang, 1986; Geyer, 1991; Okabe et al., 2001), which carries a
-state across the ladder faster than random pairs do (Syed et al., 2022). Each of the two halves leaves `pi` as it is.
+Exchanges of even and of odd pairs take turns (Swendsen and Wang, 1986; Geyer, 1991; Okabe et al., 2001), which carries
+a state across the ladder faster than random pairs do (Syed et al., 2022). Moves and exchanges each leave `pi` as it is.
 """
 
 from __future__ import annotations

@@ -8,7 +8,14 @@ from scipy.special import chdtrc
 
 from ._floors import check_probabilities
 
-__all__ = ["chi_square_test", "effect_size", "histogram", "holm", "total_variation", "weighted_chi_square_test"]
+__all__ = [
+    "chi_square_test",
+    "effect_size",
+    "histogram",
+    "holm",
+    "total_variation",
+    "weighted_chi_square_test",
+]
 
 
 def total_variation(p: ArrayLike, q: ArrayLike) -> float:
@@ -119,7 +126,7 @@ def weighted_chi_square_test(index: ArrayLike, probabilities: ArrayLike, weight:
 
 
 def holm(p_values: ArrayLike) -> np.ndarray:
-    """Adjusted p-values `[m]` of a family of tests: reject those below `a`, and the chance of any false rejection is `a`.
+    """Adjusted p-values `[m]` of a family of tests; rejecting those below `a` is wrong anywhere with probability `a`.
 
         adjusted_(k) = max_{j <= k} min(1, (m - j + 1) p_(j)),    p_(1) <= ... <= p_(m)
 
