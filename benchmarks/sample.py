@@ -2,6 +2,7 @@
 
 python -m benchmarks.sample RUN --num N [--seed S] [--out FILE]
 python -m benchmarks.sample RUN --chains metropolis|i-sir [--candidates N] [--num-steps T] [--local-moves M]
+python -m benchmarks.sample RUN --smc PARTICLES --num N
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from .exact_chains import ChainPlan, check_plan, run_exact_chains
 from .options import check_seed
 from .report import clean
 from .runs import load, save_states
+from .twisted import draw_twisted
 
 
 @dataclass(kw_only=True)
@@ -41,7 +43,7 @@ class SampleOptions:
     chains: Literal["none", "metropolis", "i-sir"] = "none"
     """none: independent samples with weights. Else chains whose limit is the target, by roll-outs that are accepted
     one by one (metropolis), or one of several of which is drawn by weight (i-sir); --num-chains times --num-steps
-    samples, their acceptance, autocorrelation times and R-hat in a .json file of the same name."""
+    samples, their acceptance, autocorrelation times and R-hat in a .chains.json file of the same name."""
     num_chains: int = 16
     """Chains, each started from a roll-out."""
     num_steps: int = 500
@@ -54,6 +56,9 @@ class SampleOptions:
     """Gibbs sweeps or Langevin steps, or pairs of them, after each move."""
     local_step: float = 0.05
     """Langevin step of these, in squared units of the real coordinates."""
+    smc: int = 0
+    """Particles in each run of sequential Monte Carlo twisted by the learned noised energy (--objective bootstrap),
+    for a sampler whose ESS is low; 0 draws independent samples."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -74,8 +79,12 @@ def run(options: SampleOptions) -> Path:
     if file.exists() and not options.overwrite:
         raise ValueError(f"out: {file} exists; give --overwrite to replace it")
     key = jax.random.fold_in(jax.random.key(options.seed), 3)
+    if options.chains != "none" and options.smc:
+        raise ValueError("smc: cannot be combined with --chains")
     if options.chains != "none":
         return _chains(options, file, key)
+    if options.smc:
+        return _twisted(options, file, key)
     x, log_weight = load(options.run).sample(key, options.num)
     _save(file, x, {} if log_weight is None else {"log_weight": log_weight})
     if log_weight is None:
@@ -101,9 +110,12 @@ def _chains(options: SampleOptions, file: Path, key: jax.Array) -> Path:
         options.local_step,
     )
     check_plan(plan)
+    note = file.with_suffix(".chains.json")
+    if note.exists() and not options.overwrite:
+        raise ValueError(f"out: {note} exists; give --overwrite to replace it")
     x, report = run_exact_chains(load(options.run), key, plan)
     _save(file, x, {})
-    write_atomically(file.with_suffix(".json"), json.dumps(clean(report), indent=1) + "\n")
+    write_atomically(note, json.dumps(clean(report), indent=1) + "\n")
     print(
         f"{options.num_chains} chains of {options.num_steps} in {file}: acceptance {report['acceptance']:.3f}, "
         f"lowest of a chain {report['lowest_acceptance']:.3f}"
@@ -113,6 +125,17 @@ def _chains(options: SampleOptions, file: Path, key: jax.Array) -> Path:
             f"  {name:<20}{entry['mean']:>12.4f} +- {entry['stderr']:.4f}   tau_int {entry['tau_int']:.2f}   "
             f"ESS {entry['ess']:.0f}   R-hat {entry['r_hat']:.3f}"
         )
+    return file
+
+
+def _twisted(options: SampleOptions, file: Path, key: jax.Array) -> Path:
+    found = draw_twisted(load(options.run), key, options.smc, options.num)
+    _save(file, found.x, {"log_weight": found.log_weight})
+    print(
+        f"{len(found.log_weight)} particles in {file}, runs of {options.smc}: log Z {found.log_z:.4f} "
+        f"+- {found.log_z_stderr:.4f} (over runs), lowest ESS of a step {found.lowest_ess_fraction:.3f}, "
+        f"{found.num_resampled:.1f} times resampled"
+    )
     return file
 
 

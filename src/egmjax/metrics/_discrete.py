@@ -103,23 +103,23 @@ def weighted_chi_square_test(index: ArrayLike, probabilities: ArrayLike, weight:
     `ValueError` as `histogram` does, and where fewer than two cells remain.
     """
     law = check_probabilities(probabilities, "probabilities")
-    index, weight = np.asarray(index), np.asarray(weight, np.float64)
-    frequency = histogram(index, law.size, weight)
-    weight = weight / weight.sum()
+    index, share = np.asarray(index), np.asarray(weight, np.float64)
+    frequency = histogram(index, law.size, share)
+    share = share / share.sum()
     if frequency[-1] > 0 or np.any(frequency[:-1][law == 0] > 0):
         return 0.0
-    ess = 1.0 / np.sum(weight**2)
+    ess = 1.0 / np.sum(share**2)
     label = _pooled_cells(law, 5.0 / ess)
     num_cells = label.max() + 1
     if num_cells < 2:
         raise ValueError(f"weight: an ESS of {ess:.0f} leaves fewer than two cells with expected count 5")
     cell = label[index]
     law = np.bincount(label, law / law.sum())
-    frequency = np.bincount(cell, weight, num_cells)
-    squares = np.bincount(cell, weight**2, num_cells)
+    frequency = np.bincount(cell, share, num_cells)
+    squares = np.bincount(cell, share**2, num_cells)
     # what a unit of mass contributes to the variance; of a cell that was never drawn, as much as any
-    share = np.where(frequency > 0, squares / np.where(frequency > 0, frequency, 1.0), 1.0 / ess)
-    s = law * share
+    spread = np.where(frequency > 0, squares / np.where(frequency > 0, frequency, 1.0), 1.0 / ess)
+    s = law * spread
     covariance = np.diag(s) - np.outer(s, law) - np.outer(law, s) + s.sum() * np.outer(law, law)
     d = (frequency - law)[:-1]  # frequencies sum to one
     return float(chdtrc(num_cells - 1, d @ np.linalg.solve(covariance[:-1, :-1], d)))
