@@ -116,7 +116,7 @@ def train(run: Run) -> dict[str, Any]:
         "train": result.train_seconds,
         **report["seconds"],
     }
-    # of all cores: what other work on the machine does not lengthen
+    # of all cores, in this process: what other work on the machine does not lengthen
     report["cpu_seconds"] = {"train": cpu_seconds, **report.get("cpu_seconds", {})}
     report = clean({**report, "config": configuration(name, options), "versions": versions()})
     write_atomically(folder / "report.json", json.dumps(report, indent=1) + "\n")
