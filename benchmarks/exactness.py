@@ -23,7 +23,7 @@ from egmjax import metrics
 from egmjax.targets import Target
 
 NUM_TESTED = 10_000
-TEST_SEED = 40_000  # draws that are tested share no key with training, with other draws or with exact ones
+TEST_SEED = 40_000  # draws that are tested share no key with training, with other draws, or with exact ones
 
 Law = tuple[np.ndarray, np.ndarray]
 
