@@ -15,7 +15,6 @@ import math
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from scipy.special import erfc
 
@@ -143,4 +142,4 @@ def log_z_score(log_z: dict[str, Any]) -> float | None:
     """The distance of an estimated log Z from the exact one, in its standard errors."""
     if log_z["exact"] is None or not log_z["stderr"]:
         return None
-    return (float(jnp.asarray(log_z["estimate"])) - log_z["exact"]) / float(log_z["stderr"])
+    return (float(log_z["estimate"]) - log_z["exact"]) / float(log_z["stderr"])
