@@ -44,7 +44,10 @@ def evaluate_energy(
     # runs of one seed share their roll-outs' noise, so their tests would fail together
     which = zlib.crc32(json.dumps(configuration(name, options)).encode())
     key_test = jax.random.fold_in(jax.random.key(TEST_SEED + options.seed), which)
+    started, cpu_started = time.perf_counter(), time.process_time()
     tested = draw(roll_out, params, key_test, num_tested)
+    redraw = {"num": num_tested, "seconds": time.perf_counter() - started}
+    redraw["cpu_seconds"] = time.process_time() - cpu_started
     log_z = {
         "estimate": summary.log_z,
         "stderr": summary.log_z_stderr,
@@ -69,6 +72,7 @@ def evaluate_energy(
         "num_samples": options.num_samples,
         "seconds": {"sample": sample_seconds},
         "cpu_seconds": {"sample": cpu_seconds},
+        "redraw": redraw,  # the program being compiled
         "energy_evaluations": options.iterations * setup.energies_per_iteration + options.num_samples,
     }
 

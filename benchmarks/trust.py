@@ -80,9 +80,10 @@ def run(case: Trusted, seed: int, folder: Path, tiny: dict[str, Any]) -> list[di
         "cpu_seconds": cpu,
         "ess_per_second": ess / wall,
         "ess_per_cpu_second": ess / cpu,
-        "ess_per_second_trained": ess / report["seconds"]["sample"],
-        "ess_per_cpu_second_trained": ess / report["cpu_seconds"]["sample"],
     }
+    redraw = report["redraw"]
+    for unit in ("second", "cpu_second"):  # trained and compiled
+        row[f"ess_per_{unit}_trained"] = report["ess_fraction"] * redraw["num"] / redraw[f"{unit}s"]
     if case.coverage:
         loaded = load(folder)
         setup = loaded.setup
