@@ -151,7 +151,17 @@ def table(report: dict[str, Any]) -> str:
         f"   ELBO {cell(log_z['elbo'])}   EUBO {cell(log_z['eubo'])}",
         f"  ESS  {cell(report['ess_fraction'])}   forward ESS  {cell(report['forward_ess_fraction'])}"
         f"   Pareto k  {cell(report['pareto_k'])}   largest weight  {report['largest_weight']:.2e}",
+        *_tests(report["exactness"]),
         f"  energy evaluations  {report['energy_evaluations']:.3g}   seconds  "
         + "  ".join(f"{k} {v:.1f}" for k, v in report["seconds"].items()),
     ]
     return "\n".join(lines)
+
+
+def _tests(exactness: dict[str, Any]) -> list[str]:
+    """A line of p-values against exact laws, where there are any."""
+    found = [
+        f"{name} " + ", ".join("-" if entry[k] is None else f"{entry[k]:.2g}" for k in ("raw", "weighted"))
+        for name, entry in exactness["p_values"].items()
+    ]
+    return [f"  p, {exactness['num']} fresh draws raw, weighted:  " + "   ".join(found)] if found else []

@@ -1,22 +1,29 @@
-"""Draw more certified samples from a finished run.
+"""Draw more certified samples from a finished run, or exact chains that it proposes to.
 
 python -m benchmarks.sample RUN --num N [--seed S] [--out FILE]
+python -m benchmarks.sample RUN --chains metropolis|i-sir [--candidates N] [--num-steps T] [--local-moves M]
+python -m benchmarks.sample RUN --smc PARTICLES --num N
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import jax
 import tyro
 
 from egmjax.metrics import summarize_weights
+from egmjax.training import write_atomically
 
 from .commands import one_sentence
+from .exact_chains import ChainPlan, check_plan, run_exact_chains
 from .options import check_seed
+from .report import clean
 from .runs import load, save_states
+from .twisted import draw_twisted
 
 
 @dataclass(kw_only=True)
@@ -33,6 +40,25 @@ class SampleOptions:
     """File to write; default: samples-SEED.npz in the run's folder."""
     overwrite: bool = False
     """Replace the file if it exists."""
+    chains: Literal["none", "metropolis", "i-sir"] = "none"
+    """none: independent samples with weights. Else chains whose limit is the target, by roll-outs that are accepted
+    one by one (metropolis), or one of several of which is drawn by weight (i-sir); --num-chains times --num-steps
+    samples, their acceptance, autocorrelation times and R-hat in a .chains.json file of the same name."""
+    num_chains: int = 16
+    """Chains, each started from a roll-out."""
+    num_steps: int = 500
+    """Moves of each chain, of which every state is kept."""
+    burn_in: int = 50
+    """Moves before these, whose states are not kept."""
+    candidates: int = 8
+    """Candidates of a move, the present state among them (i-sir only)."""
+    local_moves: int = 0
+    """Gibbs sweeps or Langevin steps, or pairs of them, after each move."""
+    local_step: float = 0.05
+    """Langevin step of these, in squared units of the real coordinates."""
+    smc: int = 0
+    """Particles in each run of sequential Monte Carlo twisted by the learned noised energy (--objective bootstrap),
+    for a sampler whose ESS is low; 0 draws independent samples."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -52,11 +78,15 @@ def run(options: SampleOptions) -> Path:
         raise ValueError(f"num: at least 1, got {options.num}")
     if file.exists() and not options.overwrite:
         raise ValueError(f"out: {file} exists; give --overwrite to replace it")
-    x, log_weight = load(options.run).sample(jax.random.fold_in(jax.random.key(options.seed), 3), options.num)
-    try:
-        save_states(file, x, **({} if log_weight is None else {"log_weight": log_weight}))
-    except OSError as error:
-        raise ValueError(f"out: cannot write {file} ({error.strerror})") from error
+    key = jax.random.fold_in(jax.random.key(options.seed), 3)
+    if options.chains != "none" and options.smc:
+        raise ValueError("smc: cannot be combined with --chains")
+    if options.chains != "none":
+        return _chains(options, file, key)
+    if options.smc:
+        return _twisted(options, file, key)
+    x, log_weight = load(options.run).sample(key, options.num)
+    _save(file, x, {} if log_weight is None else {"log_weight": log_weight})
     if log_weight is None:
         print(f"{options.num} samples in {file}, learned from data")
         return file
@@ -66,6 +96,54 @@ def run(options: SampleOptions) -> Path:
         f"ESS {float(summary.ess_fraction):.3f}, Pareto k {float(summary.pareto_k):.2f}"
     )
     return file
+
+
+def _chains(options: SampleOptions, file: Path, key: jax.Array) -> Path:
+    assert options.chains != "none"
+    plan = ChainPlan(
+        options.chains,
+        options.num_chains,
+        options.num_steps,
+        options.burn_in,
+        options.candidates,
+        options.local_moves,
+        options.local_step,
+    )
+    check_plan(plan)
+    note = file.with_suffix(".chains.json")
+    if note.exists() and not options.overwrite:
+        raise ValueError(f"out: {note} exists; give --overwrite to replace it")
+    x, report = run_exact_chains(load(options.run), key, plan)
+    _save(file, x, {})
+    write_atomically(note, json.dumps(clean(report), indent=1) + "\n")
+    print(
+        f"{options.num_chains} chains of {options.num_steps} in {file}: acceptance {report['acceptance']:.3f}, "
+        f"lowest of a chain {report['lowest_acceptance']:.3f}"
+    )
+    for name, entry in report["observables"].items():
+        print(
+            f"  {name:<20}{entry['mean']:>12.4f} +- {entry['stderr']:.4f}   tau_int {entry['tau_int']:.2f}   "
+            f"ESS {entry['ess']:.0f}   R-hat {entry['r_hat']:.3f}"
+        )
+    return file
+
+
+def _twisted(options: SampleOptions, file: Path, key: jax.Array) -> Path:
+    found = draw_twisted(load(options.run), key, options.smc, options.num)
+    _save(file, found.x, {"log_weight": found.log_weight})
+    print(
+        f"{len(found.log_weight)} particles in {file}, runs of {options.smc}: log Z {found.log_z:.4f} "
+        f"+- {found.log_z_stderr:.4f} (over runs), lowest ESS of a step {found.lowest_ess_fraction:.3f}, "
+        f"{found.num_resampled:.1f} times resampled"
+    )
+    return file
+
+
+def _save(file: Path, x: Any, arrays: dict[str, Any]) -> None:
+    try:
+        save_states(file, x, **arrays)
+    except OSError as error:
+        raise ValueError(f"out: cannot write {file} ({error.strerror})") from error
 
 
 if __name__ == "__main__":

@@ -198,8 +198,8 @@ def energies_of_an_example(options: ObjectiveOptions, objective: Objective, spac
     return objective.num_energies + changes * (options.num_proposals if options.objective == "snis" else 1)
 
 
-def _times(options: RunOptions, process: Process) -> np.ndarray:
-    """Equally spaced; where there are jumps the last step starts where the endpoint is known to a bin."""
+def grid_of(options: RunOptions, process: Process) -> np.ndarray:
+    """Times of steps, equally spaced; with jumps the last one starts where the endpoint is known to a bin."""
     parts = process.processes if isinstance(process, ProductProcess) else (process,)
     for part in parts:
         binned = part.processes[-1] if isinstance(part, SuperpositionProcess) else part
@@ -275,7 +275,7 @@ def make_sampler(options: RunOptions, process: Process) -> Sampler:
         return ordered_sampler(process)
     if isinstance(process, MaskedProcess):
         return first_hitting_sampler(process)
-    return grid_sampler(process, _times(options, process))
+    return grid_sampler(process, grid_of(options, process))
 
 
 def make_process(options: RunOptions, space: Space, rank: np.ndarray | None = None) -> Process:

@@ -2,6 +2,7 @@
 
     python -m benchmarks.suite egm --out DIR
     python -m benchmarks.suite gm --out DIR
+    python -m benchmarks.suite trust --out DIR
 
 `egm`: 5x5 and 10x10 Ising models over `beta` (one network for all temperatures), the Gaussian-Bernoulli RBM, JointDW4
 and JointMoG, each learned from the energy by three objectives (`snis`, the published one; `bootstrap`, with a learned
@@ -9,6 +10,9 @@ noised energy; `weighted`), and Markov chains that may evaluate the energy as of
 
 `gm`: handwritten digits by flow, diffusion, jumps and superpositions of them, all of one network (`bins`), beside the
 flow of a network of its own (`residual`); distances to held-out images, and their differences from the flow's.
+
+`trust`: certificate, tests against exact laws and cost of the sampler of each target with its defaults, beside cluster
+moves, parallel tempering and thrml at equal wall-clock time (a package of its own; its row holds the error without it).
 
 DIR gets a folder for each run, `rows.jsonl` (one line for each method, seed and temperature), `tables.md` and figures.
 An interrupted suite goes on where it stopped: runs whose report exists are not repeated. `--tiny` makes every run
@@ -33,7 +37,7 @@ import tyro
 from egmjax.targets import Ising, Target
 from egmjax.training import write_atomically
 
-from . import amortized, gm, gm_tables, suite_tables, train
+from . import amortized, gm, gm_tables, suite_tables, train, trust, trust_tables
 from .chains import run_chains
 from .commands import is_taken, one_sentence
 from .options import TARGETS, check
@@ -79,11 +83,13 @@ class SuiteOptions:
 class Experiment(NamedTuple):
     """`run(options, method, seed, folder) -> rows` of a learned sampler; `chains(options, seed, budget) -> rows`.
 
-    A row may name a finer `method` than the one that was run. There are no chains where there is no energy.
+    The budget of the chains is the largest `budget` of the rows of learned samplers. A row may name a finer `method`
+    than the one that was run. There are no chains where there is no energy.
     """
 
     run: Callable[[SuiteOptions, str, int, Path], list[dict[str, Any]]]
-    chains: Callable[[SuiteOptions, int, int], list[dict[str, Any]]] | None = None
+    chains: Callable[[SuiteOptions, int, Any], list[dict[str, Any]]] | None = None
+    budget: str = "energy_evaluations"
 
 
 class Suite(NamedTuple):
@@ -138,7 +144,7 @@ def run_suite(options: SuiteOptions, suite: Suite) -> list[dict[str, Any]]:
                 rows = _once(
                     options, f"{name}-{method}-{seed}", _learned(options, name, experiment, method, seed)
                 )
-                budget = max(budget, rows[0].get("energy_evaluations", 0))
+                budget = max(budget, rows[0].get(experiment.budget, 0))
             if experiment.chains is not None:
                 _once(options, f"{name}-mcmc-{seed}", _chains(options, name, experiment.chains, seed, budget))
             write(options, suite)
@@ -158,9 +164,9 @@ def _learned(
 def _chains(
     options: SuiteOptions,
     name: str,
-    chains: Callable[[SuiteOptions, int, int], list[dict[str, Any]]],
+    chains: Callable[[SuiteOptions, int, Any], list[dict[str, Any]]],
     seed: int,
-    budget: int,
+    budget: float,
 ) -> Callable[[Path], list[dict[str, Any]]]:
     def run(folder: Path) -> list[dict[str, Any]]:
         labels = {"experiment": name, "method": "mcmc", "seed": seed}
@@ -289,9 +295,30 @@ def _digits(options: SuiteOptions, network: str, seed: int, folder: Path) -> lis
     return gm.run(network, seed, folder, recipe=gm.TINY if options.tiny else gm.RECIPES[network])
 
 
+def trusted(case: trust.Trusted) -> Experiment:
+    """A target of `benchmarks.train` and its rivals."""
+
+    def tiny(options: SuiteOptions) -> dict[str, Any]:
+        return {**TINY, "num_exact": 50} if options.tiny else {}
+
+    def run(options: SuiteOptions, method: str, seed: int, folder: Path) -> list[dict[str, Any]]:
+        return trust.run(case, seed, folder, tiny(options))
+
+    def chains(options: SuiteOptions, seed: int, budget: float) -> list[dict[str, Any]]:
+        return trust.rivals(case, seed, options.out, budget, tiny(options))
+
+    return Experiment(run, chains, budget="wall_seconds")
+
+
 SUITES = {
     "egm": Suite(EGM, METHODS, suite_tables.tabulate, suite_tables.draw),
     "gm": Suite({"digits": Experiment(_digits)}, gm.NETWORKS, gm_tables.tabulate, gm_tables.draw),
+    "trust": Suite(
+        {name: trusted(case) for name, case in trust.CASES.items()},
+        ("sampler",),
+        trust_tables.tabulate,
+        lambda rows: {},
+    ),
 }
 
 if __name__ == "__main__":

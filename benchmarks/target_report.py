@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ import numpy as np
 from egmjax import metrics
 from egmjax.plotting import plot_report
 
+from .exactness import NUM_TESTED, TEST_SEED, hold_against_laws, log_z_score
+from .options import configuration
 from .report import FLOOR_SEED, compare
 from .runs import compile_roll_out, draw, save_states, weigh
 from .setups import Setup
@@ -23,9 +27,11 @@ def evaluate_energy(
     """Draws certified samples and holds them against what is exactly known; writes samples and picture."""
     target = setup.target
     key_draw, key_weigh, key_floor = jax.random.split(jax.random.fold_in(jax.random.key(options.seed), 2), 3)
-    started = time.perf_counter()
-    x, log_weight = draw(compile_roll_out(setup), params, key_draw, options.num_samples)
+    started, cpu_started = time.perf_counter(), time.process_time()
+    roll_out = compile_roll_out(setup)
+    x, log_weight = draw(roll_out, params, key_draw, options.num_samples)
     sample_seconds = time.perf_counter() - started
+    cpu_seconds = time.process_time() - cpu_started
     summary = metrics.summarize_weights(log_weight)
 
     reference = target.sample(jax.random.key(FLOOR_SEED + options.seed), options.num_samples)
@@ -34,6 +40,21 @@ def evaluate_energy(
         exact = jax.tree.map(lambda a: a[: options.num_exact], reference)
         forward = metrics.summarize_forward_weights(weigh(setup, params, key_weigh, exact))
     entries, details = compare(target, x, log_weight, reference, key_floor)
+    num_tested = min(NUM_TESTED, options.num_samples)
+    # runs of one seed share their roll-outs' noise, so their tests would fail together
+    which = zlib.crc32(json.dumps(configuration(name, options)).encode())
+    key_test = jax.random.fold_in(jax.random.key(TEST_SEED + options.seed), which)
+    started, cpu_started = time.perf_counter(), time.process_time()
+    tested = draw(roll_out, params, key_test, num_tested)
+    redraw = {"num": num_tested, "seconds": time.perf_counter() - started}
+    redraw["cpu_seconds"] = time.process_time() - cpu_started
+    log_z = {
+        "estimate": summary.log_z,
+        "stderr": summary.log_z_stderr,
+        "elbo": summary.elbo,
+        "eubo": None if forward is None else forward.eubo,
+        "exact": target.log_z,
+    }
 
     save_states(folder / "samples.npz", x, log_weight=log_weight)
     _picture(name, setup, x, log_weight, reference, history, folder)
@@ -41,13 +62,8 @@ def evaluate_energy(
         "target": name,
         "metrics": entries,
         **details,
-        "log_z": {
-            "estimate": summary.log_z,
-            "stderr": summary.log_z_stderr,
-            "elbo": summary.elbo,
-            "eubo": None if forward is None else forward.eubo,
-            "exact": target.log_z,
-        },
+        "exactness": hold_against_laws(target, *tested, reference),
+        "log_z": log_z | {"score": log_z_score(log_z)},
         "ess_fraction": summary.ess_fraction,
         "forward_ess_fraction": None if forward is None else forward.ess_fraction,
         "pareto_k": summary.pareto_k,
@@ -55,6 +71,8 @@ def evaluate_energy(
         "num_nonfinite": int(summary.num_nonfinite),
         "num_samples": options.num_samples,
         "seconds": {"sample": sample_seconds},
+        "cpu_seconds": {"sample": cpu_seconds},
+        "redraw": redraw,  # the program being compiled
         "energy_evaluations": options.iterations * setup.energies_per_iteration + options.num_samples,
     }
 

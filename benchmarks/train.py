@@ -11,6 +11,7 @@ import difflib
 import json
 import platform
 import sys
+import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -109,6 +110,7 @@ def prepare(name: str, options: RunOptions) -> Run:
 def train(run: Run) -> dict[str, Any]:
     """Trains, evaluates, writes the folder, prints the report and returns it."""
     name, options, setup, folder, state = run
+    started = time.process_time()
     result = fit(
         setup.trainer,
         state,
@@ -119,6 +121,7 @@ def train(run: Run) -> dict[str, Any]:
         energies_per_iteration=setup.energies_per_iteration,
         on_metrics=_progress(options.iterations),
     )
+    cpu_seconds = time.process_time() - started
     evaluate = evaluate_energy if setup.has_energy else evaluate_data
     report = evaluate(name, options, setup, result.state.ema_params, result.history, folder)
     report["seconds"] = {
@@ -126,6 +129,8 @@ def train(run: Run) -> dict[str, Any]:
         "train": result.train_seconds,
         **report["seconds"],
     }
+    # of all cores, in this process: what other work on the machine does not lengthen
+    report["cpu_seconds"] = {"train": cpu_seconds, **report.get("cpu_seconds", {})}
     report = clean({**report, "config": configuration(name, options), "versions": versions()})
     write_atomically(folder / "report.json", json.dumps(report, indent=1) + "\n")
     print(table(report) if setup.has_energy else data_table(report))

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from benchmarks import load, sample
-from tests.benchmarks.commands import command, refused, snapshot
+from benchmarks.twisted import draw_twisted
+from tests.benchmarks.commands import arguments, command, refused, snapshot, strict_json
 
 
 def test_load(finished):
@@ -131,3 +132,54 @@ def test_help_and_exit_codes_of_the_process(tmp_path):
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert done.stderr.startswith("error: run: ")
+
+
+@pytest.mark.parametrize("kind", ["metropolis", "i-sir"])
+def test_chains_of_a_run_are_exact(kind, a_run, capsys):
+    """A sampler after three iterations is far off, its chains are not; their report is beside them."""
+    words = ["--chains", kind, "--num-chains", "64", "--num-steps", "300", "--burn-in", "40"]
+    words += ["--candidates", "4", "--local-moves", "1" if kind == "metropolis" else "0"]
+    sample.main([str(a_run), *words])
+    assert "R-hat" in capsys.readouterr().out
+    run = load(a_run)
+    target = run.setup.target
+    with np.load(a_run / "samples-1.npz") as data:
+        assert data["x"].shape == (64, 300, 9)
+        energies = np.asarray(jax.vmap(target.energy)(data["x"].reshape(-1, 9)), np.float64)
+    report = strict_json((a_run / "samples-1.chains.json").read_text())
+    energy = report["observables"]["energy"]
+    assert energy["mean"] == pytest.approx(energies.mean(), rel=1e-4)
+    assert abs(energy["mean"] - target.mean_energy) < 4 * energy["stderr"]
+    assert energy["stderr"] < 0.1 * target.energy_std
+    assert 0 < report["lowest_acceptance"] <= report["acceptance"] < 1
+    x, _ = run.sample(jax.random.key(9), 2000)
+    raw = np.asarray(jax.vmap(target.energy)(x)).mean()
+    assert abs(raw - target.mean_energy) > 20 * energy["stderr"], "the test can tell"
+
+
+def test_chains_are_refused(a_run, capsys):
+    for flag, value in (("--num-chains", 1), ("--num-steps", 3), ("--candidates", 1), ("--local-step", 0)):
+        line = refused(sample.main, [a_run, "--chains", "i-sir", flag, value], capsys)
+        assert line.startswith(f"error: {flag[2:].replace('-', '_')}: ")
+
+
+@pytest.mark.slow
+def test_particles_of_a_run_estimate_log_z(tmp_path, finished, capsys):
+    """Unbiased whatever was learned; without a learned noised energy there is nothing to twist by."""
+    from benchmarks import train
+
+    folder = tmp_path / "run"
+    words = arguments("ising", folder, objective="bootstrap", num_steps=12)
+    train.main(words)
+    run = load(folder)
+    found = draw_twisted(run, jax.random.key(0), 500, 20_000)
+    assert found.log_weight.shape == (20_000,)
+    assert abs(found.log_z - run.setup.target.log_z) < 4 * found.log_z_stderr + found.log_z_stderr**2
+    assert found.log_z_stderr < 0.1
+    assert found.num_resampled >= 1
+    capsys.readouterr()
+    sample.main([str(folder), "--smc", "100", "--num", "150", "--out", str(tmp_path / "x.npz")])
+    assert "400 particles" in capsys.readouterr().out
+    assert refused(sample.main, [finished("ising"), "--smc", 100], capsys).startswith("error: smc: ")
+    line = refused(sample.main, [folder, "--smc", 100, "--chains", "i-sir"], capsys)
+    assert line.startswith("error: smc: ")

@@ -89,9 +89,13 @@ def test_report(target, finished):
         assert set(entry) == {"value", "weighted", "floor"}, name
         assert all(isinstance(v, float) and v >= 0 for v in entry.values()), name
         assert entry["floor"] > 0, name
-    assert set(report["log_z"]) == {"estimate", "stderr", "elbo", "eubo", "exact"}
+    assert set(report["log_z"]) == {"estimate", "stderr", "elbo", "eubo", "exact", "score"}
+    for entry in report["exactness"]["p_values"].values():
+        assert all(p is None or 0 <= p <= 1 for p in entry.values())
+    assert set(report["exactness"]["p_values"]) >= {"energy", "cells"}
     assert set(report["seconds"]) == {"compile", "train", "sample"}
     assert all(v > 0 for v in report["seconds"].values())
+    assert set(report["cpu_seconds"]) == {"train", "sample"}
     assert set(report["versions"]) >= {"egmjax", "jax", "python"}
 
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -162,9 +166,9 @@ def test_evaluation_shares_no_key_with_training(tmp_path, monkeypatch):
         lambda setup, params, key, num: used.append(key) or real(setup, params, key, num),
     )
     train.main(arguments("ising", tmp_path / "run", iterations=1, num_samples=50, num_exact=20))
-    [key] = used
     data = lambda k: tuple(int(v) for v in jax.random.key_data(k))  # noqa: E731
-    evaluation = {data(key)} | {data(jax.random.fold_in(key, chunk)) for chunk in range(4)}
+    assert len({data(key) for key in used}) == 2  # samples, and draws that are tested
+    evaluation = {data(k) for key in used for k in (key, *(jax.random.fold_in(key, i) for i in range(4)))}
 
     state = build("ising", IsingOptions(out=tmp_path, length=3)).init(0).key
     training = set()

@@ -80,3 +80,49 @@ def test_chi_square_of_an_impossible_cell():
 def test_errors_name_the_argument(call, name):
     with pytest.raises(ValueError, match=f"^{name}:"):
         call()
+
+
+def test_holm_by_hand_and_as_statsmodels_has_it():
+    np.testing.assert_allclose(metrics.holm([0.04, 0.01, 0.03, 0.9]), [0.09, 0.04, 0.09, 0.9])
+    assert metrics.holm([]).shape == (0,)
+    multitest = pytest.importorskip("statsmodels.stats.multitest")
+    p_values = np.random.default_rng(0).uniform(size=40) ** 3
+    np.testing.assert_allclose(metrics.holm(p_values), multitest.multipletests(p_values, method="holm")[1])
+    # seeded fault: without the running maximum the third of these would be rejected before the second
+    assert np.all(np.diff(metrics.holm([0.01, 0.02, 0.021])) >= 0)
+    with pytest.raises(ValueError, match=r"^p_values: "):
+        metrics.holm([0.5, np.nan])
+
+
+def test_weighted_chi_square_of_equal_weights_is_pearsons():
+    rng = np.random.default_rng(1)
+    law = np.append(rng.dirichlet(np.ones(12)), [1e-5, 2e-5])
+    law /= law.sum()
+    index = rng.choice(14, 3_000, p=law)
+    expected = metrics.chi_square_test(np.bincount(index, minlength=14), law)
+    assert metrics.weighted_chi_square_test(index, law, np.full(3_000, 0.3)) == pytest.approx(
+        expected, rel=1e-9
+    )
+
+
+def test_weighted_chi_square_p_values_are_uniform_and_catch_a_wrong_law():
+    """Draws of another law, weighted; within a cell the weights vary too. Ignoring the weights' variance fails."""
+    rng = np.random.default_rng(2)
+    law, drawn = rng.dirichlet(np.full(10, 4.0)), rng.dirichlet(np.full(10, 4.0))
+    found, pearson, wrong = [], [], []
+    for _ in range(400):
+        index = rng.choice(10, 4_000, p=drawn)
+        weight = (law / drawn)[index] * rng.gamma(2.0, 0.5, 4_000)
+        found.append(metrics.weighted_chi_square_test(index, law, weight))
+        wrong.append(metrics.weighted_chi_square_test(index, np.roll(law, 1), weight))
+        d = metrics.histogram(index, 10, weight)[:-1] - law
+        pearson.append(scipy.stats.chi2.sf(4_000 * np.sum(d**2 / law), 9))
+    assert scipy.stats.kstest(found, "uniform").pvalue > 0.01
+    assert max(wrong) < 1e-6
+    assert scipy.stats.kstest(pearson, "uniform").pvalue < 1e-6
+
+
+def test_weighted_chi_square_refuses_and_counts_outliers():
+    assert metrics.weighted_chi_square_test([0, 1, 2] * 20, [0.5, 0.5], np.ones(60)) == 0.0
+    with pytest.raises(ValueError, match=r"^weight: an ESS of 4 "):
+        metrics.weighted_chi_square_test([0, 1, 1, 0], [0.5, 0.5], np.ones(4))

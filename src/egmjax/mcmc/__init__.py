@@ -9,6 +9,7 @@ from ._mala_within_gibbs import (
     mala_within_gibbs,
 )
 from ._refresh import RefreshFn, refreshing_moves
+from ._tempering import ParallelTempering, TemperingInfo, TemperingState, parallel_tempering
 
 __all__ = [
     "Gibbs",
@@ -17,13 +18,17 @@ __all__ = [
     "MalaWithinGibbs",
     "MalaWithinGibbsInfo",
     "MalaWithinGibbsState",
+    "ParallelTempering",
     "RefreshFn",
     "SwendsenWang",
     "SwendsenWangInfo",
     "SwendsenWangState",
+    "TemperingInfo",
+    "TemperingState",
     "cluster_labels",
     "gibbs",
     "mala_within_gibbs",
+    "parallel_tempering",
     "refreshing_moves",
     "swendsen_wang",
 ]

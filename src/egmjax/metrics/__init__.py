@@ -1,6 +1,13 @@
 """Metrics: importance weights, transport and two-sample distances, discrete observables, noise floors."""
 
-from ._discrete import chi_square_test, effect_size, histogram, total_variation
+from ._discrete import (
+    chi_square_test,
+    effect_size,
+    histogram,
+    holm,
+    total_variation,
+    weighted_chi_square_test,
+)
 from ._floors import Floor, pairwise_floor, total_variation_floor, wasserstein1_floor
 from ._nearest import NearestDistance, nearest_distance
 from ._transport import wasserstein1, wasserstein2, wasserstein2_1d
@@ -29,6 +36,7 @@ __all__ = [
     "effect_size",
     "frechet_distance",
     "histogram",
+    "holm",
     "kernel_distance",
     "nearest_distance",
     "normalized_weights",
@@ -44,5 +52,6 @@ __all__ = [
     "wasserstein1_floor",
     "wasserstein2",
     "wasserstein2_1d",
+    "weighted_chi_square_test",
     "weighted_mean",
 ]

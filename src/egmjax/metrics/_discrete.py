@@ -8,7 +8,14 @@ from scipy.special import chdtrc
 
 from ._floors import check_probabilities
 
-__all__ = ["chi_square_test", "effect_size", "histogram", "total_variation"]
+__all__ = [
+    "chi_square_test",
+    "effect_size",
+    "histogram",
+    "holm",
+    "total_variation",
+    "weighted_chi_square_test",
+]
 
 
 def total_variation(p: ArrayLike, q: ArrayLike) -> float:
@@ -76,16 +83,72 @@ def chi_square_test(counts: ArrayLike, probabilities: ArrayLike) -> float:
         raise ValueError("counts: expected non-negative whole numbers, at least one of them positive")
     if np.any(counts[probabilities == 0] > 0):
         return 0.0
-    expected = counts.sum() * probabilities / probabilities.sum()
-    full = expected >= 5
-    kept, law = counts[full], expected[full]
-    pooled_count, pooled_law = counts[~full].sum(), expected[~full].sum()
-    if pooled_law >= 5:
-        kept, law = np.append(kept, pooled_count), np.append(law, pooled_law)
-    elif pooled_law > 0 and law.size:
-        smallest = np.argmin(law)
-        kept[smallest] += pooled_count
-        law[smallest] += pooled_law
+    label = _pooled_cells(probabilities, 5.0 / counts.sum())
+    law = np.bincount(label, counts.sum() * probabilities / probabilities.sum())
+    kept = np.bincount(label, counts)
     if law.size < 2:
         raise ValueError(f"counts: {counts.sum():.0f} draws leave fewer than two cells with expected count 5")
     return float(chdtrc(law.size - 1, np.sum((kept - law) ** 2 / law)))
+
+
+def weighted_chi_square_test(index: ArrayLike, probabilities: ArrayLike, weight: ArrayLike) -> float:
+    """`P(chi2_{m-1} > d' C^+ d)`, `d = h - p` of the weighted `histogram` of `index [n]` against `p [m]`.
+
+        C = diag(s) - s p' - p s' + (sum_c s_c) p p',    s_c = p_c sum_{i in c} W_i^2 / sum_{i in c} W_i
+
+    is the covariance of self-normalised frequencies (delta method), `W` the normalised `weight [n]`, with the
+    frequency of each cell set to its exact probability; equal weights give Pearson's statistic of
+    `chi_square_test`. Cells with `p_c < 5 / ESS` are pooled as there. The draws must be independent; where few weights
+    carry all the mass the p-value means as little as the mean. An index outside `0..m-1` gives 0. Raises
+    `ValueError` as `histogram` does, and where fewer than two cells remain.
+    """
+    law = check_probabilities(probabilities, "probabilities")
+    index, share = np.asarray(index), np.asarray(weight, np.float64)
+    frequency = histogram(index, law.size, share)
+    share = share / share.sum()
+    if frequency[-1] > 0 or np.any(frequency[:-1][law == 0] > 0):
+        return 0.0
+    ess = 1.0 / np.sum(share**2)
+    label = _pooled_cells(law, 5.0 / ess)
+    num_cells = label.max() + 1
+    if num_cells < 2:
+        raise ValueError(f"weight: an ESS of {ess:.0f} leaves fewer than two cells with expected count 5")
+    cell = label[index]
+    law = np.bincount(label, law / law.sum())
+    frequency = np.bincount(cell, share, num_cells)
+    squares = np.bincount(cell, share**2, num_cells)
+    # what a unit of mass contributes to the variance; of a cell that was never drawn, as much as any
+    spread = np.where(frequency > 0, squares / np.where(frequency > 0, frequency, 1.0), 1.0 / ess)
+    s = law * spread
+    covariance = np.diag(s) - np.outer(s, law) - np.outer(law, s) + s.sum() * np.outer(law, law)
+    d = (frequency - law)[:-1]  # frequencies sum to one
+    return float(chdtrc(num_cells - 1, d @ np.linalg.solve(covariance[:-1, :-1], d)))
+
+
+def holm(p_values: ArrayLike) -> np.ndarray:
+    """Adjusted p-values `[m]` of a family of tests; rejecting those below `a` is wrong anywhere with probability `a`.
+
+        adjusted_(k) = max_{j <= k} min(1, (m - j + 1) p_(j)),    p_(1) <= ... <= p_(m)
+
+    However the tests depend on each other (Holm, 1979). In the order given. Raises `ValueError` unless all are
+    in `[0, 1]` and of shape `[m]`.
+    """
+    p = np.asarray(p_values, np.float64)
+    if p.ndim != 1 or not np.all((p >= 0) & (p <= 1)):
+        raise ValueError(f"p_values: expected numbers [m] in [0, 1], got {p}")
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate((p.size - np.arange(p.size)) * p[order]))
+    return adjusted
+
+
+def _pooled_cells(probabilities: np.ndarray, least: float) -> np.ndarray:
+    """A new number for each cell: those below `least` share one, and it joins the smallest other where it is below."""
+    full = probabilities / probabilities.sum() >= least
+    label = np.cumsum(full) - 1
+    num_full = int(full.sum())
+    pooled = probabilities[~full].sum() / probabilities.sum()
+    if num_full and pooled < least:
+        smallest = int(np.argmin(np.where(full, probabilities, np.inf)))
+        return np.where(full, label, label[smallest])
+    return np.where(full, label, num_full)
