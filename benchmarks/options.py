@@ -311,7 +311,7 @@ class JointDw4Options(WeightedOptions):
 
 @dataclass(kw_only=True)
 class LearnedOptions(MixedOptions):
-    """The energy learned in a folder of benchmarks.ebm, .likelihood or .discrete_likelihood."""
+    """The energy learned in a folder of benchmarks.ebm, .likelihood, .discrete_likelihood or .mixed_likelihood."""
 
     run: str
     """The folder."""

@@ -81,7 +81,7 @@ def chain_negatives(
         ValueError: A number out of its range, one of `proposal_fn` and `global_move` without the other, or neither
             these nor local moves; `advance` for a batch of another size where chains restart.
 
-    Metrics of a call: `acceptance_local`, `step_size` where there is one, `acceptance_global`; of the proposal's weights
+    Metrics of a call: `acceptance_local`, `step_size` if there is one, `acceptance_global`; of the proposal's weights
     at fresh draws `ess` (a number of draws) and `log_z`, in the mean a lower bound, and `log_z_upper` from those at the
     chains, an upper bound as far as the chains are the model's.
     """
