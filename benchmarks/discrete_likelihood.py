@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 from scipy.optimize import brentq
-from scipy.special import logsumexp, rel_entr
+from scipy.special import logsumexp
 
 from egmjax import ebm
 from egmjax.networks import PairEnergy, ResidualMLP, RestrictedBoltzmann
@@ -32,19 +32,17 @@ from egmjax.proposals import Density
 from egmjax.simulators import first_hitting_sampler
 from egmjax.states import Categorical
 from egmjax.targets import Ising, enumerate_states, enumerated_log_prob
-from egmjax.training import Trainer
 
 from .commands import one_sentence
 from .energy_runs import (
     BALANCED,
     NegativesOptions,
-    chain_tv,
     check_energy_run,
     likelihood_parts,
     prepare_energy_run,
     run_energy,
-    upper_log_z,
 )
+from .model_figures import Setup, mass_figures, sampler_figures
 
 WEIGHTS = np.array([0.1, 0.2, 0.3, 0.4])  # of the patterns
 HEAVY = 0.8  # of the lattice's positive sign
@@ -85,17 +83,6 @@ class Law(NamedTuple):
     log_prob: np.ndarray
     mode_index: Callable[[jax.Array], jax.Array]
     num_modes: int
-
-
-class Setup(NamedTuple):
-    """The parts of a run; `proposal(params)` is that of the chains, `None` without global moves."""
-
-    law: Law
-    trainer: Trainer
-    init: Callable[[int], Any]
-    log_density: Callable[[Any, jax.Array], jax.Array]
-    proposal: Callable[[Any], ebm.PathProposal] | None
-    negatives: ebm.Negatives
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
@@ -214,10 +201,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """The model against the truth, all by sums over states.
 
-    `kl` is KL(true, model), `tv` their total variation. With a proposal, `log_z_lower` rests on its roll-outs,
-    `log_z_upper` on moves of the chains under the parameters evaluated.
+    `kl` is KL(true, model), `tv` their total variation; of the chains and their proposal, see `sampler_figures`.
     """
-    law, keys = setup.law, jax.random.split(jax.random.fold_in(jax.random.key(seed), 4))
+    law, key = setup.law, jax.random.fold_in(jax.random.key(seed), 4)
 
     def model(x: jax.Array) -> jax.Array:
         return setup.log_density(params, x)
@@ -228,30 +214,14 @@ def evaluate(
     log_z = float(logsumexp(log_q))
     p, q = np.exp(law.log_prob), np.exp(log_q - log_z)
     true, mass = (np.bincount(mode, weights=w, minlength=law.num_modes) for w in (p, q))
-    report = {
-        "model_mass_tv": 0.5 * float(np.abs(mass - true).sum()),
-        "model_mass_kl": float(rel_entr(true, np.maximum(mass, 1e-300)).sum()),
+    return {
+        **mass_figures(mass, true),
         "kl": float(p @ (law.log_prob - log_q)) + log_z,
         "tv": 0.5 * float(np.abs(p - q).sum()),
         "log_z": log_z,
         "entropy": float(-p @ law.log_prob),
-        "model_mass": mass.tolist(),
-        "true_mass": true.tolist(),
+        **sampler_figures(key, setup, params, chains, true, num_eval),
     }
-    if chains is not None:
-        report["chain_tv"] = chain_tv(law.mode_index, chains.position, true)
-    if setup.proposal is not None and chains is not None:
-        paths = setup.proposal(params)
-        found = ebm.sampled_masses(keys[0], model, paths, law.mode_index, law.num_modes, num_eval)
-        report |= {
-            "sampled_mass_tv": 0.5 * float(np.abs(found.mass - true).sum()),
-            "log_z_lower": found.log_z,
-            "log_z_stderr": found.log_z_stderr,
-            "sampler_ess": found.ess_fraction,
-            "pareto_k": found.pareto_k,
-        }
-        report["log_z_upper"] = upper_log_z(keys[1], setup.negatives, chains, params)
-    return report
 
 
 def run(options: DiscreteLikelihoodOptions, setup: Setup) -> dict[str, Any]:

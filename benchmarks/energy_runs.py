@@ -244,7 +244,7 @@ def fitted_flow(
 def likelihood_parts(
     options: NegativesOptions,
     space: Space,
-    data: np.ndarray,
+    data: Any,
     energy: Callable[[Any, Any], jax.Array],
     log_density: Callable[[Any, Any], jax.Array],
     start: Callable[[Any, jax.Array], Any],
@@ -266,7 +266,8 @@ def likelihood_parts(
 
     def start_fn(params: Any, key: jax.Array) -> Any:
         if options.start == "data" and proposal is None:
-            return jnp.asarray(data)[jax.random.randint(key, (), 0, len(data))]
+            row = jax.random.randint(key, (), 0, len(jax.tree.leaves(data)[0]))
+            return jax.tree.map(lambda a: jnp.asarray(a)[row], data)
         return start(params, key)
 
     negatives = ebm.chain_negatives(

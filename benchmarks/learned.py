@@ -13,7 +13,7 @@ import numpy as np
 from egmjax._pytree import frozen_pytree, static
 from egmjax.targets import FromEnergy, enumerate_states
 
-from . import discrete_likelihood, ebm, likelihood
+from . import discrete_likelihood, ebm, likelihood, mixed_likelihood
 from .commands import read_json
 from .energy_runs import EnergyRunOptions, checkpoints_of
 from .laws import true_masses
@@ -24,6 +24,7 @@ KINDS: dict[str, tuple[Any, type[EnergyRunOptions]]] = {
         (ebm, ebm.EnergyOptions),
         (likelihood, likelihood.LikelihoodOptions),
         (discrete_likelihood, discrete_likelihood.DiscreteLikelihoodOptions),
+        (mixed_likelihood, mixed_likelihood.MixedLikelihoodOptions),
     )
 }
 

@@ -22,7 +22,7 @@ ALLOWED = {
     "losses": set(),
     "paths": {"_pytree", "states", "generators"},
     "processes": {"_pytree", "states", "generators", "losses", "paths"},
-    "simulators": {"_pytree", "states", "generators", "paths", "processes", "metrics"},
+    "simulators": {"_pytree", "states", "generators", "paths", "processes", "mcmc", "metrics"},
     "proposals": {"_pytree", "states", "paths", "processes", "simulators"},
     "estimators": {
         "_pytree",

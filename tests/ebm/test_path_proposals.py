@@ -11,13 +11,14 @@ import numpy as np
 import optax
 import pytest
 from scipy.special import logsumexp
+from scipy.stats import norm
 
 from egmjax import ebm
 from egmjax.networks import PairEnergy
-from egmjax.paths import Linear, MaskedPath, Ordered
-from egmjax.processes import MaskedProcess
+from egmjax.paths import GaussianPath, Linear, MaskedPath, Ordered, Trigonometric
+from egmjax.processes import DiffusionProcess, MaskedProcess, ProductProcess
 from egmjax.proposals import Density
-from egmjax.simulators import first_hitting_sampler
+from egmjax.simulators import first_hitting_sampler, grid_sampler, time_grid
 from egmjax.states import Categorical, Real
 from egmjax.targets import Ising
 from egmjax.training import data_source, fit
@@ -126,27 +127,112 @@ def test_masses_by_enumeration_and_by_rollouts():
     assert abs(sampled.log_z - TABLE.log_z) < 4 * sampled.log_z_stderr
 
 
-def test_mixed_states_move_too():
-    """A pair (real, symbol) with dependent parts: its law stays under i-SIR from independent ones."""
-    probs, means = np.array([0.3, 0.7]), np.array([-1.0, 1.5])
+PAIRS = (Real((1,)), Categorical(2, 2))  # a real number whose law depends on two symbols
+PROBS, MEANS, WIDTHS = (
+    np.array([0.1, 0.2, 0.3, 0.4]),
+    np.array([-1.0, 0.0, 0.5, 1.5]),
+    np.array([0.5, 1, 0.7, 0.4]),
+)
+LOG_Z = 0.7
 
-    def log_density(x):
-        i = x[1][0]
-        return jnp.log(jnp.asarray(probs, float))[i] - 0.5 * (x[0][0] - jnp.asarray(means, float)[i]) ** 2
 
-    def draw(key, xt, t, r):
-        key_real, key_symbol = jax.random.split(key)
-        return 2.0 * jax.random.normal(key_real, (1,)), jax.random.randint(key_symbol, (1,), 0, 2)
+def pair_log_density(state):
+    x, y = state
+    probs, means, widths = (jnp.asarray(a, float)[2 * y[0] + y[1]] for a in (PROBS, MEANS, WIDTHS))
+    z = (x[0] - means) / widths
+    return LOG_Z + jnp.log(probs) - 0.5 * z**2 - jnp.log(widths) - 0.5 * np.log(2 * np.pi)
 
-    wide = Density(draw, lambda x, xt, t, r: -0.125 * x[0][0] ** 2)
-    symbols = (np.random.default_rng(0).random(NUM_CHAINS) < 0.7).astype(np.int32)
-    reals = means[symbols] + np.random.default_rng(1).normal(size=NUM_CHAINS)
-    x = (jnp.asarray(reals[:, None], float), jnp.asarray(symbols[:, None]))
-    keys = jax.random.split(jax.random.key(0), NUM_CHAINS)
-    (real, symbol), info = jax.jit(jax.vmap(lambda k, y: ebm.i_sir(wide, 4)(k, y, log_density)))(keys, x)
-    assert float(info.acceptance.mean()) > 0.3
-    assert z_score(symbol[:, 0], 0.7) < 4
-    assert z_score(np.asarray(real)[np.asarray(symbol[:, 0]) == 1, 0], 1.5) < 4
+
+def pair_rollouts():
+    """Masked jumps and a diffusion at once, by a prediction that is wrong but couples the two."""
+    real = GaussianPath(Trigonometric(), mean=0.5, scale=1.2, shape=(1,))
+    symbols = MaskedPath(Linear(), sites=2, num_states=2)
+    process = ProductProcess((DiffusionProcess(real), MaskedProcess(symbols)))
+
+    def predict(state, t):
+        x, y = state
+        shown = jnp.sum(jnp.where(y == 2, 0.0, 2.0 * y - 1.0))
+        logit = jnp.full((2, 1), 0.3 * x[0])
+        return 0.4 * jnp.tanh(shown)[None], jnp.concatenate([-logit, logit], axis=1)
+
+    return ebm.rollout_proposal(grid_sampler(process, time_grid(4)), process.path, predict)
+
+
+PAIR_ROLLOUTS = pair_rollouts()
+PAIR_WIDE = Density(
+    lambda key, xt, t, r: (2.0 * jax.random.normal(key, (1,)), jax.random.randint(key, (2,), 0, 2)),
+    lambda state, xt, t, r: -0.125 * state[0][0] ** 2 - np.log(8.0) - 0.5 * np.log(2 * np.pi),
+)
+PAIR_MOVES = {
+    "i-sir by roll-outs": lambda spoilt: ebm.i_sir(ebm.defended(spoilt, PAIR_WIDE, 0.2), 3),
+    "i-sir by a density": lambda spoilt: ebm.i_sir(PAIR_WIDE, 3),
+    "langevin and gibbs": lambda spoilt: ebm.mala_gibbs(PAIRS, 0.2, num_mala=2),
+}
+
+
+@pytest.mark.parametrize("name", PAIR_MOVES)
+def test_pairs_of_reals_and_symbols(name):
+    """Chains from exact draws, in cells of equal probability; the seeded fault forgets the reference of the reals in
+    the weights of fresh roll-outs.
+    """
+    rng = np.random.default_rng(0)
+    index = rng.choice(4, NUM_CHAINS, p=PROBS)
+    reals = MEANS[index] + WIDTHS[index] * rng.normal(size=NUM_CHAINS)
+    start = (jnp.asarray(reals[:, None], float), jnp.asarray(np.stack(np.divmod(index, 2), 1), jnp.int32))
+    keys = jax.random.split(jax.random.key(1), NUM_CHAINS)
+
+    @jax.jit
+    def run(forgotten):
+        def sample(key):
+            state, ratio = PAIR_ROLLOUTS.sample(key)
+            return state, ratio - forgotten * 0.5 * ((state[0][0] - 0.5) / 1.2) ** 2
+
+        move = PAIR_MOVES[name](PAIR_ROLLOUTS._replace(sample=sample))
+
+        def chain(state, key):
+            return jax.lax.scan(lambda s, k: move(k, s, pair_log_density), state, jax.random.split(key, 4))
+
+        return jax.vmap(chain)(start, keys)
+
+    def score(x, y):
+        index = np.asarray(2 * y[:, 0] + y[:, 1])
+        u = norm.cdf((np.asarray(x, np.float64)[:, 0] - MEANS[index]) / WIDTHS[index])
+        return abs(chi_square_score(5 * index + np.minimum((5 * u).astype(int), 4), np.repeat(PROBS, 5)))
+
+    state, info = run(0.0)
+    assert score(*state) < 4
+    assert 0.1 < float(np.mean(info.acceptance)) < 0.99
+    if name != "langevin and gibbs":
+        assert z_score(np.exp(np.asarray(info.log_weight[:, 0, 0], np.float64)), np.exp(LOG_Z)) < 4
+    if name == "i-sir by roll-outs":
+        assert score(*run(1.0)[0]) > 20
+
+
+def test_masses_of_pairs():
+    """All symbols times quadrature, against the closed form."""
+
+    def cell(state):
+        return 2 * state[1][0] + state[1][1]
+
+    grid = ebm.quadrature_masses(pair_log_density, cell, 4, [-8], [8], 200, symbols=PAIRS[1])
+    np.testing.assert_allclose(grid.mass, PROBS, atol=1e-6)
+    assert grid.log_z == pytest.approx(LOG_Z, abs=1e-6)
+
+
+def test_the_step_of_any_local_move_is_adapted():
+    """With a step `local` is the move of a step; a step too short is accepted too often and grows."""
+    negatives = ebm.chain_negatives(
+        lambda params, state: pair_log_density(state),
+        lambda params, key: PAIR_WIDE.sample(key, None, 0.0, 1.0),
+        step_size=1e-3,
+        num_chains=50,
+        local=lambda step: ebm.mala_gibbs(PAIRS, step),
+    )
+    state = negatives.init(jax.random.key(0), None)
+    new, metrics = jax.jit(negatives.advance)(jax.random.key(1), state, None, None)
+    assert metrics["acceptance_local"] > 0.9
+    assert new.log_step > state.log_step
+    assert metrics["step_size"] == pytest.approx(1e-3, rel=1e-5)
 
 
 TORUS = Ising(3, beta=1.0, field=0.077)  # signs .80 and .20, which Gibbs sweeps do not exchange
@@ -223,6 +309,8 @@ def test_bad_input():
     for call, name in (
         (lambda: ebm.defended(ANY_ORDER, UNIFORM, 1.0), "share"),
         (lambda: ebm.gibbs_sweep(Real((2,))), "space"),
+        (lambda: ebm.mala_gibbs(Categorical(2, 2), 0.1), "space"),
+        (lambda: ebm.mala_gibbs(PAIRS, 0.0), "step_size"),
         (lambda: ebm.chain_negatives(lambda p, x: x, lambda p, key: key), "step_size"),
     ):
         with pytest.raises(ValueError, match=f"^{name}: "):

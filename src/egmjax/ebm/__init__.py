@@ -37,7 +37,7 @@ from ._likelihood import (
 from ._masses import ModelMass, enumerated_masses, quadrature_masses, sampled_masses
 from ._matching import log_snr_weight, score_matching_objective, time_score, time_score_objective
 from ._mixtures import mixture_psi, noised_mixture
-from ._moves import MoveFn, MoveInfo, gibbs_sweep, i_sir, independence_metropolis, langevin
+from ._moves import MoveFn, MoveInfo, gibbs_sweep, i_sir, independence_metropolis, langevin, mala_gibbs
 from ._normalizers import NormalizerFit, fit_normalizers
 from ._path_proposals import PathProposal, defended, rollout_proposal
 
@@ -78,6 +78,7 @@ __all__ = [
     "log_density",
     "log_snr_levels",
     "log_snr_weight",
+    "mala_gibbs",
     "mixed_pick",
     "mixture_density",
     "mixture_psi",

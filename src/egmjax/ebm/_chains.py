@@ -5,10 +5,10 @@
     restarted (CD)       the same, from data each time                                          and so do these
 
 Local moves are Langevin's on R^d; Gibbs sweeps on symbols, where the flow's place is taken by a masked jump model
-(`rollout_proposal`); or any other. With local moves alone the share `c_k` of chains in mode `k` does not follow the
-model, so that the derivative of the likelihood in an offset of that mode, `p_data(k) - c_k`, is a constant drift:
-masses diverge, or, where the chains started at data, stay what they happen to be while the histogram of the chains
-looks perfect.
+(`rollout_proposal`); both in turn on pairs of the two, where it is taken by a product process; or any other. With local
+moves alone the share `c_k` of chains in mode `k` does not follow the model, so that the derivative of the likelihood in
+an offset of that mode, `p_data(k) - c_k`, is a constant drift: masses diverge, or, where the chains started at data,
+stay what they happen to be while the histogram of the chains looks perfect.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ ADAPTATION = 0.05  # of log h for an excess of acceptance of one
 
 class ChainState(NamedTuple):
     """`position`, states stacked along a first axis of `num_chains`, and `log_step`, the logarithm of the step of the
-    Langevin moves (zero without). Nothing else: what is known of a position would be wrong after the next update.
+    local moves (zero where they have none). Nothing else: what is known of a position would be wrong after the next
+    update.
     """
 
     position: Any
@@ -53,7 +54,7 @@ def chain_negatives(
     step_size: float | None = None,
     num_chains: int = 256,
     num_local: int = 5,
-    local: Literal["mala", "ula"] | MoveFn = "mala",
+    local: Literal["mala", "ula"] | MoveFn | Callable[[jax.Array], MoveFn] = "mala",
     target_acceptance: float = 0.7,
     proposal_fn: Callable[[Any], Any] | None = None,
     global_move: Callable[[Any], MoveFn] | None = None,
@@ -64,12 +65,13 @@ def chain_negatives(
     Args:
         log_density_fn: `(params, x) -> scalar`, one state.
         start_fn: `(params, key) -> x`, where a chain starts: the proposal's sampler, not data.
-        step_size: Of the Langevin moves at first, in squared units of the state. MALA adapts it to the mean acceptance
-            of the chains, one step for all; ULA does not. Needed for these two alone.
+        step_size: Of the Langevin moves at first, in squared units of the state, adapted to the mean acceptance of the
+            chains, one step for all; ULA keeps it. Needed for MALA and ULA; `None` for moves without a step.
         num_chains: At least 1.
         num_local: Local moves a call; 0 for none.
-        local: Langevin moves with acceptance or without, or a move, e.g. `gibbs_sweep(space)`.
-        target_acceptance: Of MALA, in (0, 1).
+        local: Langevin moves with acceptance or without; a move, e.g. `gibbs_sweep(space)`; or, with a `step_size`,
+            the move of a step, e.g. `lambda step: mala_gibbs(space, step)`.
+        target_acceptance: What the step is adapted to, in (0, 1).
         proposal_fn: `params -> Density | PathProposal` of the global moves, e.g. a defensive mixture with a flow or
             the roll-outs of a masked jump model.
         global_move: `independence_metropolis`, or `lambda proposal: i_sir(proposal, 16)`; goes with `proposal_fn`.
@@ -79,15 +81,15 @@ def chain_negatives(
         ValueError: A number out of its range, one of `proposal_fn` and `global_move` without the other, or neither
             these nor local moves; `advance` for a batch of another size where chains restart.
 
-    Metrics of a call: `acceptance_local`, `step_size`, `acceptance_global`; of the proposal's weights at fresh draws
-    `ess` (a number of draws) and `log_z`, in the mean a lower bound, and `log_z_upper` from those at the chains, an
-    upper bound as far as the chains are the model's.
+    Metrics of a call: `acceptance_local`, `step_size` if there is one, `acceptance_global`; of the proposal's weights
+    at fresh draws `ess` (a number of draws) and `log_z`, in the mean a lower bound, and `log_z_upper` from those at the
+    chains, an upper bound as far as the chains are the model's.
     """
     if num_chains < 1 or num_local < 0:
         raise ValueError(f"num_chains: at least 1, and num_local 0, got {num_chains} and {num_local}")
     if not callable(local) and local not in ("mala", "ula"):
         raise ValueError(f"local: expected mala, ula or a move, got {local!r}")
-    if not callable(local) and (step_size is None or not 0 < step_size < math.inf):
+    if not (callable(local) if step_size is None else 0 < step_size < math.inf):
         raise ValueError(f"step_size: must be positive and finite, got {step_size}")
     if not 0 < target_acceptance < 1:
         raise ValueError(f"target_acceptance: between 0 and 1, got {target_acceptance}")
@@ -98,9 +100,14 @@ def chain_negatives(
 
     def init(key: jax.Array, params: Any) -> ChainState:
         start = jax.vmap(lambda k: start_fn(params, k))(jax.random.split(key, num_chains))
-        if callable(local):
+        if step_size is None:
             return ChainState(start, jnp.zeros(()))
-        return ChainState(start, jnp.log(jnp.asarray(step_size, start.dtype)))
+        return ChainState(start, jnp.log(jnp.asarray(step_size, jnp.result_type(*jax.tree.leaves(start)))))
+
+    def local_move(step: jax.Array) -> MoveFn:
+        if not callable(local):
+            return langevin(step, num_steps=num_local, adjusted=local == "mala")
+        return _repeated(local if step_size is None else local(step), num_local)  # type: ignore[call-arg, arg-type]
 
     def move_all(key: jax.Array, x: Any, params: Any, move: MoveFn) -> tuple[Any, MoveInfo]:
         keys = jax.random.split(key, num_chains)
@@ -128,16 +135,14 @@ def chain_negatives(
         metrics: Metrics = {}
         if global_move is not None:
             x, metrics = move_globally(key_global, x, params)
-        if num_local > 0 and callable(local):
-            x, info = move_all(key_local, x, params, _repeated(local, num_local))
-            metrics |= {"acceptance_local": jnp.mean(info.acceptance)}
-        elif num_local > 0:
-            move = langevin(jnp.exp(log_step), num_steps=num_local, adjusted=local == "mala")
-            x, info = move_all(key_local, x, params, move)
+        if num_local > 0:
+            x, info = move_all(key_local, x, params, local_move(jnp.exp(log_step)))
             acceptance = jnp.mean(info.acceptance)
-            metrics |= {"acceptance_local": acceptance, "step_size": jnp.exp(log_step)}
-            if local == "mala":
-                log_step = log_step + ADAPTATION * (acceptance - target_acceptance)
+            metrics |= {"acceptance_local": acceptance}
+            if step_size is not None:
+                metrics |= {"step_size": jnp.exp(log_step)}
+                if local != "ula":
+                    log_step = log_step + ADAPTATION * (acceptance - target_acceptance)
         return ChainState(x, log_step), metrics
 
     return Negatives(init, advance)

@@ -48,11 +48,16 @@ def quadrature_masses(
     low: np.ndarray,
     high: np.ndarray,
     num_points: int = 512,
+    *,
+    symbols: Categorical | None = None,
 ) -> ModelMass:
     """Midpoint rule with `num_points` a coordinate on the box from `low` to `high`, each `[d]`.
 
+    With `symbols` states are pairs `(x [d], y)` of a space `(Real, symbols)`, summed over all `y` as well.
+
     Spectrally accurate where the density is smooth on the scale of the grid and vanishes at the boundary; cells cut
-    that to first order in the density on their borders. Cost: `num_points^d` densities, summed in float64.
+    that to first order in the density on their borders. Cost: `num_points^d` densities, for each `y`, summed in
+    float64. Raises `ValueError` where there are too many `y` (`targets.enumerate_states`).
     """
     low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
     steps = (high - low) / num_points
@@ -61,14 +66,19 @@ def quadrature_masses(
     last = jnp.asarray(axes[-1], dtype=float)
 
     @jax.jit
-    def row_values(rows: jax.Array) -> tuple[jax.Array, jax.Array]:
-        def one(row: jax.Array) -> tuple[jax.Array, jax.Array]:
-            xs = jax.vmap(lambda end: jnp.concatenate([row, end[None]]))(last)
-            return jax.vmap(log_density_fn)(xs), jax.vmap(cell_fn)(xs)
+    def row_values(rows: jax.Array, y: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+        def node(row: jax.Array, end: jax.Array) -> tuple[jax.Array, jax.Array]:
+            x = jnp.concatenate([row, end[None]])
+            state = x if y is None else (x, y)
+            return log_density_fn(state), cell_fn(state)
 
+        one = lambda row: jax.vmap(lambda end: node(row, end))(last)  # noqa: E731
         return jax.lax.map(one, rows, batch_size=max(1, CHUNK // num_points))
 
-    log_p, cell = row_values(jnp.asarray(rows, dtype=float))
+    grid = jnp.asarray(rows, dtype=float)
+    given = [None] if symbols is None else enumerate_states(symbols.sites, symbols.num_states)
+    found = [tuple(map(np.asarray, row_values(grid, y))) for y in given]
+    log_p, cell = (np.stack(parts) for parts in zip(*found))
     return _summed(log_p, cell, num_cells, float(np.log(steps).sum()))
 
 
@@ -89,7 +99,7 @@ def enumerated_masses(
     return _summed(log_p, cell, num_cells, 0.0)
 
 
-def _summed(values: jax.Array, cell: jax.Array, num_cells: int, log_volume: float) -> ModelMass:
+def _summed(values: Any, cell: Any, num_cells: int, log_volume: float) -> ModelMass:
     """Masses of nodes of equal volume."""
     log_p = np.asarray(values, np.float64).ravel()
     top = log_p.max()

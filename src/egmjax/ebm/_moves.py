@@ -5,6 +5,7 @@
     i-SIR                     x_0 = x, x_1 ... x_{N-1} ~ q, one of them drawn in proportion to w
     Langevin                  x' = x + h grad log p(x) + sqrt(2 h) noise, accepted or not
     Gibbs                     every symbol in turn from its law given the others
+    both in turn              Langevin moves of the reals given the symbols, then a Gibbs sweep given the reals
 
 A move carries nothing but the position, so no density can be out of date where parameters change between moves (what a
 step has computed of a state is worthless after an update); it costs one evaluation more. Where `w` is unbounded chains
@@ -20,7 +21,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..mcmc import gibbs
+from ..mcmc import gibbs, mala_within_gibbs
 from ..proposals import Density
 from ..states import Space
 from ._path_proposals import PathProposal, as_path_proposal
@@ -30,7 +31,7 @@ StateDensityFn = Callable[[Any], jax.Array]  # x -> log p(x), unnormalised, a sc
 
 class MoveInfo(NamedTuple):
     """`acceptance`: probability of having moved, or whether it has, in [0, 1]; mean over steps for Langevin moves, over
-    sites for Gibbs sweeps.
+    sites for Gibbs sweeps; of both in turn that of the Langevin moves.
 
     Of moves by a proposal: `log_weight [n]` at its fresh draws, `held_log_weight` at the state moved from; the two
     estimate log Z from below and above. Empty and zero for local moves.
@@ -140,6 +141,25 @@ def gibbs_sweep(space: Space) -> MoveFn:
         state, info = kernel.step(key, kernel.init(x))
         share = info.num_changed.astype(float) / x.shape[0]
         return state.position, MoveInfo(share, jnp.zeros(0, share.dtype), jnp.zeros_like(share))
+
+    return move
+
+
+def mala_gibbs(space: Space, step_size: float | jax.Array, *, num_mala: int = 1) -> MoveFn:
+    """`move(key, x, log_density_fn) -> (x, info)`: a step of `mcmc.mala_within_gibbs`, `num_mala` Langevin moves of the
+    reals given the symbols, then one sweep over the symbols given the reals.
+
+    Arguments, errors and cost are those of `mcmc.mala_within_gibbs`; `space` is a tuple of one `Real` and one
+    `Categorical`. Needs blackjax.
+    """
+    settings: dict[str, Any] = {"step_size": step_size, "num_mala": num_mala}
+    mala_within_gibbs(lambda x: jnp.zeros(()), space, **settings)  # refuses here, not in use
+
+    def move(key: jax.Array, x: Any, log_density_fn: StateDensityFn) -> tuple[Any, MoveInfo]:
+        kernel = mala_within_gibbs(lambda y: -log_density_fn(y), space, **settings)
+        state, info = kernel.step(key, kernel.init(x))
+        rate = info.acceptance_rate
+        return state.position, MoveInfo(rate, jnp.zeros(0, rate.dtype), jnp.zeros_like(rate))
 
     return move
 

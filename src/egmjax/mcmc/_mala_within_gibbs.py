@@ -105,7 +105,7 @@ def mala_within_gibbs(
 
         def move(carry: mala.MALAState, key: jax.Array) -> tuple[mala.MALAState, jax.Array]:
             carry, info = langevin(key, carry, log_density, step_size)
-            return carry, info.acceptance_rate
+            return carry, jnp.nan_to_num(info.acceptance_rate)  # an energy that is nan declines
 
         moved, rates = jax.lax.scan(move, mala.init(y, log_density), jax.random.split(key_mala, num_mala))
         y = moved.position

@@ -19,12 +19,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..mcmc import RefreshFn
 from ..metrics import resample
 from ..paths._base import Scalar
 from ..processes import PredictFn
 
 TwistFn = Callable[[Any, Scalar], jax.Array]  # (x, t) -> psi(x, t)
-MoveFn = Callable[[jax.Array, Any, Callable[[Any], jax.Array]], Any]  # (key, x, log_density_fn) -> x
 
 
 class Particles(NamedTuple):
@@ -68,7 +68,7 @@ def smc_sampler(
     *,
     num_particles: int,
     threshold: float = 0.5,
-    move_fn: MoveFn | None = None,
+    move_fn: RefreshFn | None = None,
     keep_last: int = 0,
 ) -> SMC:
     """Moves particles along `times [num_steps + 1]`, from exactly 0 to the time whose density is wanted.
