@@ -311,7 +311,7 @@ class JointDw4Options(WeightedOptions):
 
 @dataclass(kw_only=True)
 class LearnedOptions(MixedOptions):
-    """The energy learned in the folder of a run with --method, or of benchmarks.discrete_likelihood, .mixed_likelihood."""
+    """An energy learned by a run with --method, or by benchmarks.discrete_likelihood or .mixed_likelihood."""
 
     run: str
     """The folder."""
