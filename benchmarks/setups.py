@@ -374,6 +374,7 @@ def _site_networks(options: Options, target: Target, process: Process) -> Networ
         width=options.width,
         depth=options.depth,
         odd=target.symmetric_under_flip,
+        equivariant=target.symmetric_under_relabelling and not target.symmetric_under_flip,
     )
     generator = sitewise(
         path,

@@ -105,6 +105,11 @@ class Potts(TorusTarget):
         return self.num_states == 2
 
     @property
+    def symmetric_under_relabelling(self) -> bool:
+        """Always: only equality of symbols counts."""
+        return True
+
+    @property
     def _is_solved(self) -> bool:
         return self.num_states ** (2 * self.length - 1) <= transfer.MAX_ENTRIES
 
