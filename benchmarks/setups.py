@@ -137,7 +137,7 @@ class Networks(NamedTuple):
 
 def build_from_energy(name: str, options: Options) -> Setup:
     """Composes the run of target `name`."""
-    target = _target(name, options)
+    target = make_target(name, options)
     process = make_process(options, target.space, _rank(options, target))
     sampler = make_sampler(options, process)
     networks = _networks(options, target, process)
@@ -216,7 +216,8 @@ def energies_of_a_move(space: Space) -> int:
     return space.sites * space.num_states if isinstance(space, Categorical) else 1
 
 
-def _target(name: str, options: Options) -> Target:
+def make_target(name: str, options: Options) -> Target:
+    """The target of a run."""
     match options:
         case IsingOptions():
             return Ising(options.length, options.beta, coupling=options.coupling, field=options.field)

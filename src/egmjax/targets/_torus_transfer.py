@@ -161,7 +161,7 @@ def uniform_log_z(length: int, num_states: int, bond: float) -> float:
 
 
 def _orbits(length: int, num_states: int) -> tuple[np.ndarray, np.ndarray]:
-    """One row of each orbit under rotations, reflections and relabelling, as numbers in base `q`; sizes of the orbits."""
+    """One row of each orbit under rotations, reflections and relabelling, as numbers in base `q`; their sizes."""
     # up to relabelling: symbols numbered by their first appearance
     rows = np.zeros((1, 1), np.int64)
     for _ in range(length - 1):
