@@ -184,7 +184,11 @@ class PottsOptions(OrderedOptions):
     """Symbols of a site, q."""
     beta: float = 0.8
     """Inverse temperature; critical at log(1 + sqrt(q)), 1.005 for q = 3."""
+    iterations: int = 1_000
+    num_rollouts: int = 256
+    batch_size: int = 256
     depth: int = 2  # with one layer symbols do not meet
+    context: int | None = 24
 
 
 @dataclass(kw_only=True)

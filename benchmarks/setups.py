@@ -367,7 +367,8 @@ def _site_networks(options: Options, target: Target, process: Process) -> Networ
     assert isinstance(process, MaskedProcess)
     path = process.path
     order = site_order(path)
-    size = options.context or max(1, len(order.first) - 1)
+    most = max(1, len(order.first) - 1)
+    size = min(options.context or most, most)
     contexts = nearest_earlier(torus_points(options.length), order.rank, size, period=options.length)
     network = SiteMLPs(
         contexts[order.first],
