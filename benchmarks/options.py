@@ -10,7 +10,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from .commands import FolderOptions, result_options
 
@@ -119,8 +119,8 @@ def order_of(options: LatticeOptions) -> str:
 
 
 @dataclass(kw_only=True)
-class IsingOptions(LatticeOptions):
-    """2-D Ising model on a torus; masked jumps in a coarse-to-fine order, half of the sites exact."""
+class OrderedOptions(LatticeOptions):
+    """Defaults of lattices in a coarse-to-fine order, half of the sites exact."""
 
     # on policy: an update for each batch of roll-outs, each of which is used once
     objective: ObjectiveName = "log-variance"
@@ -131,15 +131,11 @@ class IsingOptions(LatticeOptions):
     temper_fraction: float = 0.5
     depth: int = 1
     checkpoint_every: int = 200
-    beta: float = 0.4
-    """Inverse temperature; critical at 0.4407."""
-    coupling: float = 1.0
-    """J > 0 is ferromagnetic."""
-    field: float = 0.0
-    """External field h."""
+    in_any_order: ClassVar[dict[str, Any]] = {}
+    """Where another order takes other defaults than those of `LatticeOptions`."""
 
 
-# what goes with the order of the sites: `LatticeOptions` has it for any order, `IsingOptions` for coarse-to-fine
+# what goes with the order of the sites: `OrderedOptions` has it for coarse-to-fine, `LatticeOptions` for any order
 _OF_AN_ORDER = (
     "objective",
     "iterations",
@@ -157,11 +153,9 @@ _OF_AN_ORDER = (
 
 def recipe(options: RunOptions) -> dict[str, Any]:
     """Defaults that go with the order of the sites among the `options`, where it is not that of their kind."""
-    if not isinstance(options, LatticeOptions):
+    if not isinstance(options, OrderedOptions) or order_of(options) == "coarse-to-fine":
         return {}
-    is_coarse, usual = (order_of(o) == "coarse-to-fine" for o in (options, type(options)(out=options.out)))
-    kind = IsingOptions if is_coarse else LatticeOptions
-    return {} if is_coarse == usual else {name: getattr(kind, name) for name in _OF_AN_ORDER}
+    return {**{name: getattr(LatticeOptions, name) for name in _OF_AN_ORDER}, **options.in_any_order}
 
 
 def with_recipe(options: RunOptions, **values: Any) -> RunOptions:
@@ -171,24 +165,41 @@ def with_recipe(options: RunOptions, **values: Any) -> RunOptions:
 
 
 @dataclass(kw_only=True)
-class PottsOptions(LatticeOptions):
-    """2-D Potts model on a torus; any-order masked jump process, translation-equivariant network."""
+class IsingOptions(OrderedOptions):
+    """2-D Ising model on a torus; masked jumps in a coarse-to-fine order, half of the sites exact."""
+
+    beta: float = 0.4
+    """Inverse temperature; critical at 0.4407."""
+    coupling: float = 1.0
+    """J > 0 is ferromagnetic."""
+    field: float = 0.0
+    """External field h."""
+
+
+@dataclass(kw_only=True)
+class PottsOptions(OrderedOptions):
+    """2-D Potts model on a torus; as the Ising model, by networks that know no symbol from another."""
 
     num_symbols: int = 3
     """Symbols of a site, q."""
     beta: float = 0.8
     """Inverse temperature; critical at log(1 + sqrt(q)), 1.005 for q = 3."""
+    iterations: int = 1_000
+    num_rollouts: int = 256
+    batch_size: int = 256
+    depth: int = 2  # with one layer symbols do not meet
+    context: int | None = 24
 
 
 @dataclass(kw_only=True)
-class SpinGlassOptions(LatticeOptions):
-    """2-D spin glass on a torus with couplings +-1; any-order masked jump process, residual network."""
+class SpinGlassOptions(OrderedOptions):
+    """2-D spin glass on a torus with couplings +-1; as the Ising model."""
 
     beta: float = 0.8
     """Inverse temperature."""
     disorder_seed: int = 0
     """Seed of the couplings."""
-    width: int = 256
+    in_any_order: ClassVar[dict[str, Any]] = {"width": 256}
 
 
 @dataclass(kw_only=True)

@@ -137,7 +137,7 @@ class Networks(NamedTuple):
 
 def build_from_energy(name: str, options: Options) -> Setup:
     """Composes the run of target `name`."""
-    target = _target(name, options)
+    target = make_target(name, options)
     process = make_process(options, target.space, _rank(options, target))
     sampler = make_sampler(options, process)
     networks = _networks(options, target, process)
@@ -216,7 +216,8 @@ def energies_of_a_move(space: Space) -> int:
     return space.sites * space.num_states if isinstance(space, Categorical) else 1
 
 
-def _target(name: str, options: Options) -> Target:
+def make_target(name: str, options: Options) -> Target:
+    """The target of a run."""
     match options:
         case IsingOptions():
             return Ising(options.length, options.beta, coupling=options.coupling, field=options.field)
@@ -366,7 +367,8 @@ def _site_networks(options: Options, target: Target, process: Process) -> Networ
     assert isinstance(process, MaskedProcess)
     path = process.path
     order = site_order(path)
-    size = options.context or max(1, len(order.first) - 1)
+    most = max(1, len(order.first) - 1)
+    size = min(options.context or most, most)
     contexts = nearest_earlier(torus_points(options.length), order.rank, size, period=options.length)
     network = SiteMLPs(
         contexts[order.first],
@@ -374,6 +376,7 @@ def _site_networks(options: Options, target: Target, process: Process) -> Networ
         width=options.width,
         depth=options.depth,
         odd=target.symmetric_under_flip,
+        equivariant=target.symmetric_under_relabelling and not target.symmetric_under_flip,
     )
     generator = sitewise(
         path,

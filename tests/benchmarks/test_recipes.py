@@ -38,6 +38,21 @@ def variants():
     yield "three-modes", {"stepper": "euler"}
 
 
+def test_defaults_go_with_the_order(tmp_path):
+    """Coarse-to-fine by the kind's own; any other order by those of all lattices, or what the kind says of it."""
+    out = ["--out", str(tmp_path / "run")]
+    for name, iterations, width in (("ising", 2_000, 32), ("potts", 1_000, 32), ("spin-glass", 2_000, 256)):
+        ordered = train.parse([name, *out])[1]
+        assert (ordered.objective, ordered.iterations) == ("log-variance", iterations)
+        for words in (["--order", "random"], ["--objective", "weighted"]):
+            options = train.parse([name, *out, *words])[1]
+            assert (options.objective, options.width, options.depth) == ("weighted", width, 2)
+            assert options.iterations == LatticeOptions.iterations
+            assert options.batch_size == LatticeOptions.batch_size
+        chosen = train.parse([name, *out, "--order", "random", "--width", "7"])[1]
+        assert (chosen.width, chosen.iterations) == (7, LatticeOptions.iterations)
+
+
 def tiny(name, changes, tmp_path):
     kind = TARGETS[name]
     values = {**{k: v for k, v in TINY.items() if hasattr(kind, k)}, **changes}

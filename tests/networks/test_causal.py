@@ -1,5 +1,7 @@
 """Perceptrons of their own for each site: rows one by one or all at once, what they look at, odd ones."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,10 +20,12 @@ def network(num_states, **options):
     return net, jax.tree.unflatten(structure, noise)
 
 
-@pytest.mark.parametrize(("num_states", "depth", "odd"), [(2, 1, True), (2, 2, False), (3, 1, False)])
-def test_rows(num_states, depth, odd):
+@pytest.mark.parametrize(
+    ("num_states", "depth", "kind"), [(2, 1, "odd"), (2, 2, None), (3, 1, None), (3, 2, "equivariant")]
+)
+def test_rows(num_states, depth, kind):
     """A row alone is that of all; it moves with the symbols of its context and with no other; masks elsewhere too."""
-    net, params = network(num_states, depth=depth, odd=odd)
+    net, params = network(num_states, depth=depth, **({kind: True} if kind else {}))
     x = jnp.asarray([1, 0, 1, 0, num_states], jnp.int32)
     rows = jax.jit(net.apply)(params, x)
     assert rows.shape == (4, num_states)
@@ -32,9 +36,24 @@ def test_rows(num_states, depth, odd):
         other = x.at[site].set((x[site] + 1) % num_states)
         moved = np.abs(np.asarray(jax.jit(net.apply)(params, other)) - rows).max(1) > 1e-4
         np.testing.assert_array_equal(moved, np.any(site == CONTEXTS, axis=1))
-    if odd:
+    if kind == "odd":
         np.testing.assert_allclose(net.apply(params, 1 - x), -rows, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(rows[0], 0, atol=1e-7)
+
+
+def test_relabelled_symbols_have_relabelled_logits():
+    """All six permutations; with two states they are minus the logits. Plain networks are no such thing."""
+    net, params = network(3, depth=2, equivariant=True)
+    plain, other = network(3, depth=2)
+    x = jnp.asarray([1, 0, 2, 0, 1], jnp.int32)
+    rows, faulty = (jax.jit(n.apply)(p, x) for n, p in ((net, params), (plain, other)))
+    assert float(jnp.std(rows[1:], axis=1).min()) > 0.01  # every row does tell symbols apart
+    np.testing.assert_allclose(rows[0] - rows[0, 0], 0, atol=1e-6)  # nothing known: all symbols alike
+    for new in itertools.permutations(range(3)):
+        relabelled = jax.jit(net.apply)(params, jnp.asarray(new, jnp.int32)[x])
+        np.testing.assert_allclose(relabelled[:, jnp.asarray(new)], rows, rtol=1e-5, atol=1e-6)
+    moved = jax.jit(plain.apply)(other, jnp.asarray([1, 2, 0], jnp.int32)[x])
+    assert np.abs(np.asarray(moved[:, jnp.asarray([1, 2, 0])] - faulty)).max() > 0.1
 
 
 def test_starts_uniform_and_refuses_odd_symbols():
@@ -43,3 +62,5 @@ def test_starts_uniform_and_refuses_odd_symbols():
     np.testing.assert_array_equal(net.apply(net.init(jax.random.key(0), x), x), 0)
     with pytest.raises(ValueError, match="odd"):
         SiteMLPs(CONTEXTS, num_states=3, odd=True).init(jax.random.key(0), x)
+    with pytest.raises(ValueError, match="odd"):
+        SiteMLPs(CONTEXTS, odd=True, equivariant=True).init(jax.random.key(0), x)

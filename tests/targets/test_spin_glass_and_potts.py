@@ -13,6 +13,7 @@ import pytest
 
 from egmjax.mcmc import swendsen_wang
 from egmjax.targets import Ising, Potts, SpinGlass, Target, enumerate_states
+from egmjax.targets import _torus_transfer as transfer
 
 pytestmark = pytest.mark.slow  # compiles a lot
 
@@ -184,6 +185,38 @@ def test_equal_couplings_are_the_ising_model(length, k, b):
         np.testing.assert_allclose(got, want, rtol=1e-9)
 
 
+@pytest.mark.parametrize(("length", "q", "beta"), [(3, 5, 0.9), (4, 3, 1.00505), (5, 3, -0.4), (5, 2, 1.3)])
+def test_column_by_column(length, q, beta):
+    """One column of the transfer matrix for each orbit of rows, even and odd sides, against all of it at once."""
+    target = Potts(length, q, beta)
+    assert target.log_z_by_columns() == pytest.approx(target.log_z, rel=1e-13)
+    rows, sizes = transfer._orbits(length, q)
+    states = enumerate_states(length, q)
+    found = set()
+    for row, size in zip(rows, sizes):
+        images = {
+            tuple(np.asarray(new)[np.roll(states[row], turn)[::step]])
+            for new in itertools.permutations(range(q))
+            for turn in range(length)
+            for step in (1, -1)
+        }
+        assert len(images) == size
+        assert not found & images
+        found |= images
+    assert len(found) == q**length
+
+
+def test_columns_out_of_reach(monkeypatch):
+    with pytest.raises(ValueError, match="length"):
+        Potts(14, 3, 1.0).log_z_by_columns()
+    with pytest.raises(ValueError, match="bond"):
+        Potts(4, 3, 50.0).log_z_by_columns()
+    # a seeded fault: reflections forgotten in the sizes of orbits
+    rows, sizes = transfer._orbits(4, 3)
+    monkeypatch.setattr(transfer, "_orbits", lambda *_: (rows, np.maximum(sizes // 2, 1)))
+    assert abs(Potts(4, 3, 1.0).log_z_by_columns() - Potts(4, 3, 1.0).log_z) > 0.1
+
+
 def test_a_glass_with_randomly_flipped_axes_is_the_same_glass():
     """`s_i -> g_i s_i` with `J_ij -> g_i J_ij g_j` and `h_i -> g_i h_i` leaves all sums alone."""
     target = gaussian_glass(8, 4)
@@ -298,6 +331,9 @@ def test_observables():
     assert float(order(jnp.arange(9, dtype=jnp.int32) % 3)) == pytest.approx(0.0, abs=1e-6)
     assert Potts(3, 2, 0.1).symmetric_under_flip
     assert not Potts(3, 3, 0.1).symmetric_under_flip
+    assert Potts(3, 3, 0.1).symmetric_under_relabelling
+    assert SpinGlass.plus_minus(3, 0.1).symmetric_under_relabelling
+    assert not gaussian_glass(4, 0).symmetric_under_relabelling
 
 
 def test_leaves_sweep_without_retracing():

@@ -101,3 +101,10 @@ class Target:
     def symmetric_under_flip(self) -> bool:
         """Whether `energy` is unchanged when every two-valued site is flipped."""
         return False
+
+    @property
+    def symmetric_under_relabelling(self) -> bool:
+        """Whether `energy` is unchanged when the symbols of all sites are permuted alike."""
+        return (
+            isinstance(self.space, Categorical) and self.space.num_states == 2 and self.symmetric_under_flip
+        )

@@ -12,12 +12,18 @@ product, and a pass over `R` rows of `n` patterns each costs `2 R n^1.5 n_0` mul
 `log Z` in an inverse temperature come from the same recursions on truncated Taylor series. Every array is
 divided by its largest entry. An entry that underflows then carries less than `exp(S - 708)` of `Z`, `S` three
 times the largest log-range of a `W_k` plus twice that of a `d_k`; models with `S > MAX_SPREAD` are refused.
+
+Where all bonds are one `K` and there is no field, with `T = d^1/2 W d^1/2` symmetric and rows that are equal up to a
+rotation, a reflection or a relabelling contributing alike, a vector takes the place of a matrix:
+
+    Z = trace T^L = sum over orbits of rows s of |orbit| <T^a e_s, T^(L-a) e_s>,     a = L // 2
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeAlias
@@ -26,10 +32,20 @@ import numpy as np
 
 from ._ising_transfer import _choose
 
-__all__ = ["MAX_ENTRIES", "OutOfReachError", "Torus", "log_sum", "moments", "sample", "site_probs"]
+__all__ = [
+    "MAX_ENTRIES",
+    "OutOfReachError",
+    "Torus",
+    "log_sum",
+    "moments",
+    "sample",
+    "site_probs",
+    "uniform_log_z",
+]
 
 MAX_ENTRIES = 2**21  # of one G_k: 16 MB
 MAX_SPREAD = 650.0
+MAX_PATTERNS = 2**22  # of a row, where columns of the transfer matrix are made one by one
 CHUNK_ENTRIES = 2**19  # of the conditional laws that are drawn from at once
 
 Series: TypeAlias = list[np.ndarray]  # Taylor coefficients at 1 in the inverse temperature
@@ -99,6 +115,79 @@ def moments(torus: Torus) -> tuple[float, float, float]:
     log_z = np.log(z) + log_scale + (np.log(torus.field.shape[2]) if torus.is_symmetric else 0.0)
     mean, variance = first / z, 2 * second / z - (first / z) ** 2
     return float(log_z), -mean - chain.log_scale, math.sqrt(max(variance, 0.0))
+
+
+def uniform_log_z(length: int, num_states: int, bond: float) -> float:
+    """`log Z` of the `length x length` torus with `K = bond` everywhere and no field, one column of `T` at a time.
+
+    In memory a few vectors of `q^L`, in time for each orbit `L / 2` times `q^L` times about `L q^3 / 1.5` operations:
+    minutes for three states at `L = 12` (3,960 orbits), where the other functions would need `q^(2L-1)` numbers. Raises
+    `OutOfReachError` for more than `MAX_PATTERNS` rows, and where `T` spans too many units of kT.
+    """
+    num = num_states**length
+    if num > MAX_PATTERNS:
+        raise OutOfReachError(f"length: {num_states} ** {length} rows are too many, at most {MAX_PATTERNS}")
+    if not 4 * length * abs(bond) <= MAX_SPREAD:
+        raise OutOfReachError(f"bond: {bond} spans too many kT over a row of {length}")
+    # a row is a number in base q; blocks of up to three columns make few and large products
+    sizes = [len(part) for part in np.array_split(np.arange(length), -(-length // 3))]
+    blocks = []
+    for size in sizes:
+        part = _product([np.arange(num_states)] * size)
+        blocks.append(np.exp(bond * (part[:, None] == part).sum(axis=-1)))
+    rows = _product([np.arange(num_states, dtype=np.int8)] * length)
+    root = np.exp(0.5 * bond * np.sum(rows == np.roll(rows, -1, axis=1), axis=1))
+
+    def apply(x: np.ndarray) -> np.ndarray:
+        """`T x`; each product moves its columns to the end, so that the last one restores the order."""
+        y = root * x
+        for block in blocks:
+            y = y.reshape(len(block), -1).T @ block
+        return root * y.reshape(-1)
+
+    terms = []
+    for row, size in zip(*_orbits(length, num_states)):
+        x, log_scale, powers = np.zeros(num), 0.0, []
+        x[row] = 1.0
+        for power in range(1, length - length // 2 + 1):
+            x = apply(x)
+            top = float(x.max())
+            x, log_scale = x / top, log_scale + math.log(top)
+            if power in (length // 2, length - length // 2):
+                powers.append((x, log_scale))
+        (x, log_x), (y, log_y) = powers[0], powers[-1]
+        terms.append(math.log(size) + math.log(float(x @ y)) + log_x + log_y)
+    return float(np.logaddexp.reduce(terms))
+
+
+def _orbits(length: int, num_states: int) -> tuple[np.ndarray, np.ndarray]:
+    """One row of each orbit under rotations, reflections and relabelling, as numbers in base `q`; their sizes."""
+    # up to relabelling: symbols numbered by their first appearance
+    rows = np.zeros((1, 1), np.int64)
+    for _ in range(length - 1):
+        new = np.minimum(rows.max(axis=1) + 1, num_states - 1)
+        rows = np.concatenate(
+            [np.column_stack([rows[s <= new], np.full((s <= new).sum(), s)]) for s in range(num_states)]
+        )
+    place = num_states ** np.arange(length)[::-1]
+    least = rows @ place
+    for turn, step in itertools.product(range(length), (1, -1)):
+        least = np.minimum(least, _by_appearance(np.roll(rows, turn, axis=1)[:, ::step], num_states) @ place)
+    used = rows.max(axis=1) + 1
+    # as many relabellings as injections of the symbols in use
+    copies = np.array([math.perm(num_states, n) for n in range(num_states + 1)])[used]
+    found, index = np.unique(least, return_inverse=True)
+    return found, np.bincount(index, weights=copies).astype(np.int64)
+
+
+def _by_appearance(rows: np.ndarray, num_states: int) -> np.ndarray:
+    """Symbols of each row numbered by their first appearance in it."""
+    length = rows.shape[1]
+    first = np.stack(
+        [np.where((rows == s).any(axis=1), (rows == s).argmax(axis=1), length) for s in range(num_states)]
+    )
+    rank = first.argsort(axis=0, kind="stable").argsort(axis=0)
+    return np.take_along_axis(rank.T, rows, axis=1)
 
 
 def sample(
