@@ -75,33 +75,40 @@ def recipe(name: str, method: str, dim: int) -> dict[str, Any]:
     return {**few, "num_local": 5, "num_eval": 1_000, "num_annealed": 150}
 
 
+def parse(arguments: Sequence[str]) -> tuple[Any, Any]:
+    """The module that runs the `arguments`, a law and options, and the options. Raises `ValueError` for bad ones."""
+    name, *words = arguments
+    method = method_of(words)
+    if method is None:
+        method = "balanced-mle" if name in ("four-modes", "digits-skewed") else "diffclf"
+    if method not in METHODS:
+        near = difflib.get_close_matches(method, METHODS, n=1, cutoff=0.0)
+        raise ValueError(f"method: unknown {method!r}; did you mean {near[0]!r}? ({', '.join(METHODS)})")
+    module: Any = ebm if method in OF_LEVELS else likelihood
+    kind: Any = ebm.EnergyOptions if method in OF_LEVELS else likelihood.LikelihoodOptions
+
+    def options_over(defaults: dict[str, Any]) -> Any:
+        return tyro.cli(
+            kind,
+            args=words,
+            prog=f"python -m benchmarks.train {name}",
+            description=f"{LAWS[name]} These are the options of {FLAG} {method}; further ones go with other methods "
+            f"({', '.join(METHODS)}): give {FLAG} M --help.",
+            default=kind(out=tyro.MISSING, target=name, method=method, **defaults),
+        )
+
+    usual = recipe(name, method, kind.dim)
+    options = options_over(usual)
+    if (defaults := recipe(name, method, options.dim)) != usual:
+        options = options_over(defaults)  # the same words once more, over what goes with their dimension
+    module.check(options)
+    return module, options
+
+
 def main(arguments: Sequence[str]) -> dict[str, Any]:
     """Learns an energy, `arguments[0]` being its law; bad input ends it with one sentence and exit code 2."""
-    name, *words = arguments
     with one_sentence():
-        method = method_of(words)
-        if method is None:
-            method = "balanced-mle" if name in ("four-modes", "digits-skewed") else "diffclf"
-        if method not in METHODS:
-            near = difflib.get_close_matches(method, METHODS, n=1, cutoff=0.0)
-            raise ValueError(f"method: unknown {method!r}; did you mean {near[0]!r}? ({', '.join(METHODS)})")
-        module: Any = ebm if method in OF_LEVELS else likelihood
-        kind: Any = ebm.EnergyOptions if method in OF_LEVELS else likelihood.LikelihoodOptions
-
-        def parse(dim: int) -> Any:
-            return tyro.cli(
-                kind,
-                args=words,
-                prog=f"python -m benchmarks.train {name}",
-                description=f"{LAWS[name]} These are the options of {FLAG} {method}; further ones go with other "
-                f"methods ({', '.join(METHODS)}): give {FLAG} M --help.",
-                default=kind(out=tyro.MISSING, target=name, method=method, **recipe(name, method, dim)),
-            )
-
-        options = parse(kind.dim)
-        if recipe(name, method, options.dim) != recipe(name, method, kind.dim):
-            options = parse(options.dim)  # the same words once more, over the defaults that go with them
-        module.check(options)
+        module, options = parse(arguments)
         setup = module.build(options)
         prepare_energy_run(options)
     return module.run(options, setup)

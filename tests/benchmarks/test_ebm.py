@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks import ebm as benchmark
-from benchmarks import train
+from benchmarks import energies, train
 from benchmarks.learned import load_energy
 from egmjax import ebm
 from tests.benchmarks.commands import option_words, refused, snapshot, strict_json
@@ -53,6 +53,18 @@ def test_what_a_run_leaves(method, target, tmp_path):
     error = np.sqrt((1 / found["sample_ess"] - 1) / len(x))
     assert log_z == pytest.approx(exact.log_z, abs=4 * error + 1e-3)
     assert found["sample_log_z"] == pytest.approx(log_z, abs=1e-4)
+
+
+def test_defaults_go_with_law_and_dimension():
+    def options(*words):
+        return energies.parse([*words, "--out", "runs/none"])[1]
+
+    plane, many = options("two-modes"), options("two-modes", "--dim", "32", "--width", "40")
+    assert (plane.pick, many.pick, many.width) == ("random", "local", 40)
+    assert many.num_updates > plane.num_updates
+    assert options("forty-modes").num_frequencies > 0 == plane.num_frequencies
+    with pytest.raises(ValueError, match="^num_frequencies: "):
+        options("rings", "--method", "diffclf", "--num-frequencies", "-1")
 
 
 def test_a_run_goes_on_where_it_was_cut_off(tmp_path, capsys):
