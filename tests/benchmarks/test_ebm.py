@@ -63,7 +63,7 @@ def test_defaults_go_with_law_and_dimension():
     assert (plane.pick, many.pick, many.width) == ("random", "local", 40)
     assert many.num_updates > plane.num_updates
     assert options("forty-modes").num_frequencies > 0 == plane.num_frequencies
-    with pytest.raises(ValueError, match="^num_frequencies: "):
+    with pytest.raises(ValueError, match=r"^num_frequencies: "):
         options("rings", "--method", "diffclf", "--num-frequencies", "-1")
 
 
