@@ -132,7 +132,8 @@ class Rings(MixtureTarget):
         radii, scales, log_weights = (
             np.asarray(a, np.float64) for a in (self.radii, self.scales, self.log_weights)
         )
-        simpson = np.ones(4001)  # the trapezoid rule errs where a ring reaches the centre, and its density a kink
+        # the trapezoid rule errs where a ring reaches the centre: there its density ends with a slope
+        simpson = np.ones(4001)
         simpson[1:-1:2], simpson[2:-1:2] = 4.0, 2.0
         first, second = np.zeros(len(radii)), np.zeros(len(radii))
         for k, (radius, scale) in enumerate(zip(radii, scales)):
