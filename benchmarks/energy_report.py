@@ -42,7 +42,8 @@ def sample_figures(law: Any, x: Any, log_weight: Any) -> dict[str, Any]:
     weight = np.asarray(metrics.normalized_weights(log_weight), np.float64)
     index = np.asarray(chunked(law.mode_index)(jnp.asarray(x)))
     raw = np.bincount(index, minlength=len(true)) / len(index)
-    weighted = np.bincount(index, weight, len(true)) / weight.sum()
+    is_lost = not weight.sum() > 0  # no log-weight is finite
+    weighted = np.full(len(true), np.nan) if is_lost else np.bincount(index, weight, len(true)) / weight.sum()
     return {
         "sample_ess": float(summary.ess_fraction),
         "sample_log_z": float(summary.log_z),
@@ -122,7 +123,8 @@ def plot_model(
         axes["rest"].set(xscale="log", ylim=(0, 1.04), xlabel="noise of the level", title="ESS of levels")
     else:
         finite = log_weight[np.isfinite(log_weight)] - report["sample_log_z"]
-        axes["rest"].hist(np.maximum(finite, np.quantile(finite, 0.002)), 60, color=MODEL)
+        if finite.size:
+            axes["rest"].hist(np.maximum(finite, np.quantile(finite, 0.002)), 60, color=MODEL)
         axes["rest"].set(title="log-weights of the draws less log Z", xlabel="nats", yticks=[])
     if densities:
         _densities(axes, densities, box)

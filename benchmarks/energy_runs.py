@@ -19,6 +19,7 @@ from egmjax.states import Space
 from egmjax.training import Checkpoints, Trainer, data_source, fit, make_trainer, write_atomically
 
 from .commands import FolderOptions, one_sentence, prepare_folder, read_json, result_options
+from .options import check_seed
 from .report import clean
 
 BALANCED = "balanced-mle"
@@ -97,6 +98,11 @@ def check_energy_run(
     for name in ("num_updates", "num_eval", "width", "depth", "checkpoint_every", *counts):
         if getattr(options, name) < 1:
             raise ValueError(f"{name}: at least 1, got {getattr(options, name)}")
+    if options.num_data < 2:
+        raise ValueError(f"num_data: at least 2, got {options.num_data}")
+    check_seed(options.seed)
+    if not 0 <= options.ema_decay <= 1:
+        raise ValueError(f"ema_decay: a fraction in [0, 1], got {options.ema_decay}")
     for name in ("learning_rate", "clip_norm", *positive):
         if not 0 < getattr(options, name) < math.inf:
             raise ValueError(f"{name}: must be positive and finite, got {getattr(options, name)}")

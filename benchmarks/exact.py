@@ -18,6 +18,7 @@ from egmjax.targets import Potts
 from egmjax.training import write_atomically
 
 from .commands import one_sentence
+from .exactness import log_z_score
 from .options import Options, read_configuration
 from .setups import make_target
 
@@ -50,14 +51,19 @@ def add_exact(folders: tuple[Path, ...]) -> list[float]:
             exact[model] = target.log_z_by_columns()
         found = report["log_z"]
         found["exact"] = exact[model]
+        found["score"] = log_z_score(found)
         write_atomically(folder / "report.json", json.dumps(report, indent=1) + "\n")
-        error = (found["estimate"] - found["exact"]) / found["stderr"]
         print(
-            f"{folder}: log Z {found['estimate']:.4f} +- {found['stderr']:.4f}, exact {found['exact']:.4f}, "
-            f"off by {error:.2f} standard errors",
+            f"{folder}: log Z {_number(found['estimate'], 4)} +- {_number(found['stderr'], 4)}, "
+            f"exact {found['exact']:.4f}, off by {_number(found['score'], 2)} standard errors",
             flush=True,
         )
     return [exact[model] for model in models]
+
+
+def _number(value: float | None, digits: int) -> str:
+    """What is not finite is null in a report."""
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def _is_known(report: dict[str, Any]) -> bool:

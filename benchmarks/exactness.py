@@ -140,6 +140,6 @@ def _balance(target: Target) -> float | None:
 
 def log_z_score(log_z: dict[str, Any]) -> float | None:
     """The distance of an estimated log Z from the exact one, in its standard errors."""
-    if log_z["exact"] is None or not log_z["stderr"]:
+    if None in (log_z["exact"], log_z["estimate"]) or not log_z["stderr"]:
         return None
     return (float(log_z["estimate"]) - log_z["exact"]) / float(log_z["stderr"])

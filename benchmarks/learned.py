@@ -72,7 +72,8 @@ def load_energy(folder: Path) -> LearnedEnergy:
         index = np.asarray(jax.vmap(law.mode_index)(states))
         masses = np.bincount(index, np.exp(law.log_prob), law.num_modes)
         return _target(lambda x: -setup.log_density(params, x), law.space, law.mode_index, masses)
-    law, masses = setup.law, true_masses(setup.law)
+    law = setup.law
+    masses = law.component_weights if module is mixed_likelihood else true_masses(law)
     if module is ebm:
         log_q, level = setup.log_q(params), jnp.asarray(setup.levels[-1], dtype=float)
         return _target(lambda x: -log_q(x, level), law.space, law.mode_index, masses)

@@ -17,6 +17,7 @@ from egmjax.training import Trainer
 from .energy_report import chunked
 from .energy_runs import chain_tv, upper_log_z
 from .laws import Law, true_masses
+from .model_figures import mass_figures
 
 
 class Setup(NamedTuple):
@@ -70,13 +71,10 @@ def evaluate(
     x = mixture.sample(keys[1], num_eval)
     log_ratio = np.asarray(chunked(lambda y: model(y) + mixture.energy(y))(x), np.float64)
     report = {
-        "model_mass_tv": 0.5 * float(np.abs(best.mass - true).sum()),
-        "model_mass_kl": float(np.sum(true * (np.log(true) - np.log(np.maximum(best.mass, 1e-300))))),
+        **mass_figures(best.mass, true),
         "lowest_level_kl": best.log_z - float(log_ratio.mean()),
         "lowest_level_ess": float(ess_fraction(log_ratio)),
         "log_z": best.log_z,
-        "model_mass": best.mass.tolist(),
-        "true_mass": true.tolist(),
         "sampled": {name: np.asarray(value).tolist() for name, value in sampled._asdict().items()},
     }
     if chains is not None:

@@ -45,7 +45,7 @@ class SkewedDigits(NamedTuple):
 
     def noised(self, sigma: float) -> SkewedDigits:
         """The law of `x + sigma eps`: more blur."""
-        blur = math.hypot(BLUR, 0.5 * GREY_LEVELS * sigma)
+        blur = math.hypot(self.train.blur, 0.5 * GREY_LEVELS * sigma)
         return self._replace(train=self.train._replace(blur=blur), held_out=self.held_out._replace(blur=blur))
 
 

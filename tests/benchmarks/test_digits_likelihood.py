@@ -171,7 +171,7 @@ def test_levels_of_noise(tmp_path):
     assert np.isfinite(samples["log_weight"]).all()
     np.testing.assert_allclose(load_energy(out).mode_weights, MASSES)
     # noise is more blur: 3 and 4 grey levels are 5
-    law = skewed_digits().noised(2 * np.sqrt(21) / 17)
+    law = skewed_digits().noised(2 * np.sqrt(5) / 17).noised(8 / 17)
     assert law.train.blur == pytest.approx(5.0)
 
 

@@ -10,8 +10,10 @@ import pytest
 
 from benchmarks import ebm as benchmark
 from benchmarks import energies, train
+from benchmarks.energy_report import write_model
 from benchmarks.learned import load_energy
 from egmjax import ebm
+from egmjax.targets import Rings
 from tests.benchmarks.commands import option_words, refused, snapshot, strict_json
 
 pytestmark = pytest.mark.slow  # compiles a lot
@@ -133,6 +135,9 @@ def test_bad_input(tmp_path, capsys):
         {"target": "digits-skewed", "dim": 2},
         {"target": "four-modes", "dim": 1},
         {"learning_rate": 0.0},
+        {"num_data": 1},
+        {"ema_decay": 1.5},
+        {"seed": -1},
         {"num_picked": 1},
         {"max_gap": 8, "pick": "local"},
         {"noise_min": 20.0},
@@ -143,6 +148,19 @@ def test_bad_input(tmp_path, capsys):
         line = refused(train.main, words(tmp_path / "new", **options), capsys)
         assert ("dim" if "target" in options else next(iter(options))) in line
     assert not (tmp_path / "new").exists()
+
+
+def test_a_report_of_weights_that_are_all_lost(tmp_path):
+    """A long run whose model is nowhere finite still leaves its samples and its picture."""
+    law = Rings()
+    x = law.sample(jax.random.key(0), 200)
+    report = {"true_mass": [0.25] * 4, "model_mass": [0.25] * 4, "model_mass_tv": 0.0}
+    density = lambda y: -law.energy(y)  # noqa: E731
+    found = write_model(tmp_path, "lost", law, law, np.asarray(x), x, np.full(200, -np.inf), density, report)
+    assert found["sample_ess"] == 0
+    assert np.isnan(found["sample_mass_tv"])
+    assert found["sample_num_nonfinite"] == 200
+    assert (tmp_path / "report.png").exists()
 
 
 def test_divergence_ends_the_command_with_one_sentence(tmp_path):

@@ -124,5 +124,8 @@ def test_weighted_chi_square_p_values_are_uniform_and_catch_a_wrong_law():
 
 def test_weighted_chi_square_refuses_and_counts_outliers():
     assert metrics.weighted_chi_square_test([0, 1, 2] * 20, [0.5, 0.5], np.ones(60)) == 0.0
+    inside = metrics.weighted_chi_square_test([0, 1] * 20, [0.5, 0.5], np.ones(40))
+    weight = np.tile([1.0, 1.0, 0.0], 20)  # outliers that have no weight do not count
+    assert metrics.weighted_chi_square_test([0, 1, 2] * 20, [0.5, 0.5], weight) == pytest.approx(inside)
     with pytest.raises(ValueError, match=r"^weight: an ESS of 4 "):
         metrics.weighted_chi_square_test([0, 1, 1, 0], [0.5, 0.5], np.ones(4))

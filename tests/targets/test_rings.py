@@ -68,6 +68,9 @@ def test_moments_and_masses(x64):
     assert logsumexp(-energy) + 2 * np.log(0.01) == pytest.approx(rings.log_z, abs=1e-8)
     assert probs @ energy == pytest.approx(rings.mean_energy, abs=1e-7)
     assert np.sqrt(probs @ (energy - probs @ energy) ** 2) == pytest.approx(rings.energy_std, abs=1e-7)
+    point = Rings(np.zeros(1), np.ones(1), np.zeros(1))  # r^2 / 2 + log(2 pi), r^2 / 2 exponential
+    assert point.mean_energy == pytest.approx(1 + np.log(2 * np.pi), abs=1e-8)
+    assert point.energy_std == pytest.approx(1.0, abs=1e-8)
     # cells cut the grid: first order in its step
     np.testing.assert_allclose(np.bincount(cell, probs), rings.mode_weights, atol=2e-4)
     assert np.abs(rings.mode_weights - rings.component_weights).max() > 0.01

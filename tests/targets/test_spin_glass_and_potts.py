@@ -4,6 +4,7 @@ Tolerances: float64 rounding between exact routes; 1e-5 relative for float32 ene
 a fixed-seed draw (a chi-square by its normal approximation).
 """
 
+import collections
 import itertools
 
 import jax
@@ -204,6 +205,25 @@ def test_column_by_column(length, q, beta):
         assert not found & images
         found |= images
     assert len(found) == q**length
+
+
+def by_clusters(q, k):
+    """`log Z` of the 3x3 torus by Fortuin and Kasteleyn: a bond at a time, `sum of (e^K - 1)^bonds q^clusters`."""
+    sites = np.arange(9).reshape(3, 3)
+    found = {tuple(range(9)): 1.0}
+    for a, b in ((a, b) for axis in (0, 1) for a, b in zip(sites.flat, np.roll(sites, -1, axis).flat)):
+        new = collections.Counter(found)
+        for cluster, weight in found.items():
+            low, high = sorted((cluster[a], cluster[b]))
+            new[tuple(low if c == high else c for c in cluster)] += weight * np.expm1(k)
+        found = dict(new)
+    return np.log(sum(weight * float(q) ** len(set(cluster)) for cluster, weight in found.items()))
+
+
+@pytest.mark.parametrize("q", [3, 21, 130])
+def test_columns_of_many_symbols(q):
+    """Far more symbols than sites in a row."""
+    assert Potts(3, q, 0.7).log_z_by_columns() == pytest.approx(by_clusters(q, 0.7), rel=1e-12)
 
 
 def test_columns_out_of_reach(monkeypatch):

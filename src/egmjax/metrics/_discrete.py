@@ -113,7 +113,7 @@ def weighted_chi_square_test(index: ArrayLike, probabilities: ArrayLike, weight:
     num_cells = label.max() + 1
     if num_cells < 2:
         raise ValueError(f"weight: an ESS of {ess:.0f} leaves fewer than two cells with expected count 5")
-    cell = label[index]
+    cell = label[np.clip(index, 0, law.size - 1)]  # what is outside has no weight
     law = np.bincount(label, law / law.sum())
     frequency = np.bincount(cell, share, num_cells)
     squares = np.bincount(cell, share**2, num_cells)

@@ -22,6 +22,10 @@ class ResidualMLP(nn.Module):
     `modulated=True` lets the time scale and shift the features inside every block (FiLM, Perez et al., 2018) and not
     only enter with the state: for energies, whose shape changes by orders of magnitude with the level. Costs `2 depth
     width^2` multiplications more.
+
+    `num_frequencies` above zero adds as many sines and cosines of the real inputs, in random directions, of angular
+    frequencies evenly up to `bandwidth` in units of `scale` at first, then learned (Fourier features, Tancik et al.,
+    2020): for details much smaller than the extent of the states. Raises `ValueError` without real inputs.
     """
 
     space: Space

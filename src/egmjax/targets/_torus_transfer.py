@@ -46,6 +46,7 @@ __all__ = [
 MAX_ENTRIES = 2**21  # of one G_k: 16 MB
 MAX_SPREAD = 650.0
 MAX_PATTERNS = 2**22  # of a row, where columns of the transfer matrix are made one by one
+MAX_BLOCK = 2**10  # patterns of the columns that are multiplied at once
 CHUNK_ENTRIES = 2**19  # of the conditional laws that are drawn from at once
 
 Series: TypeAlias = list[np.ndarray]  # Taylor coefficients at 1 in the inverse temperature
@@ -120,9 +121,10 @@ def moments(torus: Torus) -> tuple[float, float, float]:
 def uniform_log_z(length: int, num_states: int, bond: float) -> float:
     """`log Z` of the `length x length` torus with `K = bond` everywhere and no field, one column of `T` at a time.
 
-    In memory a few vectors of `q^L`, in time for each orbit `L / 2` times `q^L` times about `L q^3 / 1.5` operations:
-    minutes for three states at `L = 12` (3,960 orbits), where the other functions would need `q^(2L-1)` numbers. Raises
-    `OutOfReachError` for more than `MAX_PATTERNS` rows, and where `T` spans too many units of kT.
+    In memory a few vectors of `q^L`, in time for each orbit `L / 2` times `q^L` times about `L q^3 / 1.5` operations
+    (`L q^2` above ten states, `2 L q` above 32): minutes for three states at `L = 12` (3,960 orbits), where the other
+    functions would need `q^(2L-1)` numbers. Raises `OutOfReachError` for more than `MAX_PATTERNS` rows, and where `T`
+    spans too many units of kT.
     """
     num = num_states**length
     if num > MAX_PATTERNS:
@@ -130,12 +132,13 @@ def uniform_log_z(length: int, num_states: int, bond: float) -> float:
     if not 4 * length * abs(bond) <= MAX_SPREAD:
         raise OutOfReachError(f"bond: {bond} spans too many kT over a row of {length}")
     # a row is a number in base q; blocks of up to three columns make few and large products
-    sizes = [len(part) for part in np.array_split(np.arange(length), -(-length // 3))]
+    width = next(n for n in (3, 2, 1) if n == 1 or num_states**n <= MAX_BLOCK)
+    sizes = [len(part) for part in np.array_split(np.arange(length), -(-length // width))]
     blocks = []
     for size in sizes:
         part = _product([np.arange(num_states)] * size)
         blocks.append(np.exp(bond * (part[:, None] == part).sum(axis=-1)))
-    rows = _product([np.arange(num_states, dtype=np.int8)] * length)
+    rows = _product([np.arange(num_states, dtype=np.uint8)] * length)  # q^3 rows are within reach up to 161
     root = np.exp(0.5 * bond * np.sum(rows == np.roll(rows, -1, axis=1), axis=1))
 
     def apply(x: np.ndarray) -> np.ndarray:
@@ -175,7 +178,7 @@ def _orbits(length: int, num_states: int) -> tuple[np.ndarray, np.ndarray]:
         least = np.minimum(least, _by_appearance(np.roll(rows, turn, axis=1)[:, ::step], num_states) @ place)
     used = rows.max(axis=1) + 1
     # as many relabellings as injections of the symbols in use
-    copies = np.array([math.perm(num_states, n) for n in range(num_states + 1)])[used]
+    copies = np.array([math.perm(num_states, n) for n in range(used.max() + 1)])[used]
     found, index = np.unique(least, return_inverse=True)
     return found, np.bincount(index, weights=copies).astype(np.int64)
 
