@@ -19,11 +19,11 @@ from egmjax.metrics import summarize_weights
 from egmjax.training import write_atomically
 
 from .commands import one_sentence
-from .exact_chains import ChainPlan, check_plan, run_exact_chains
 from .options import check_seed
 from .report import clean
+from .rollout_chains import ChainPlan, check_plan, run_exact_chains
 from .runs import load, save_states
-from .twisted import draw_twisted
+from .twisted_smc import draw_twisted
 
 
 @dataclass(kw_only=True)

@@ -14,7 +14,7 @@ import numpy as np
 from egmjax import metrics
 from egmjax.plotting import plot_report
 
-from .exactness import NUM_TESTED, TEST_SEED, hold_against_laws, log_z_score
+from .law_tests import NUM_TESTED, TEST_SEED, hold_against_laws, log_z_score
 from .options import configuration
 from .report import FLOOR_SEED, compare
 from .runs import compile_roll_out, draw, save_states, weigh

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from benchmarks import load, sample
-from benchmarks.twisted import draw_twisted
+from benchmarks.twisted_smc import draw_twisted
 from tests.benchmarks.commands import arguments, command, refused, snapshot, strict_json
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import rivals, suite, trust, trust_tables
 from benchmarks.chain_report import summarize_series
-from benchmarks.exactness import hold_against_laws
+from benchmarks.law_tests import hold_against_laws
 from egmjax.targets import GaussianMixture, Ising
 from tests.benchmarks.commands import strict_json
 

@@ -1,6 +1,6 @@
 """Add the exact log Z to the reports of finished runs on Potts tori that are too wide for the report itself.
 
-python -m benchmarks.exact RUN [RUN ...]
+python -m benchmarks.exact_log_z RUN [RUN ...]
 
 Minutes for each model, and not for each run: a model whose log Z stands in one of the reports is not solved again.
 """
@@ -18,7 +18,7 @@ from egmjax.targets import Potts
 from egmjax.training import write_atomically
 
 from .commands import one_sentence
-from .exactness import log_z_score
+from .law_tests import log_z_score
 from .options import Options, read_configuration
 from .setups import make_target
 
@@ -33,7 +33,7 @@ class ExactOptions:
 
 def main(arguments: list[str] | None = None) -> None:
     """The command; bad input ends it with one sentence and exit code 2."""
-    options = tyro.cli(ExactOptions, args=arguments, prog="python -m benchmarks.exact")
+    options = tyro.cli(ExactOptions, args=arguments, prog="python -m benchmarks.exact_log_z")
     with one_sentence():
         add_exact(options.runs)
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks import exact
+from benchmarks import exact_log_z
 from benchmarks.options import PottsOptions, SpinGlassOptions, configuration
 from egmjax.targets import Potts
 
@@ -29,7 +29,7 @@ def test_adds_what_the_report_could_not_know(tmp_path, monkeypatch, capsys):
     values = [PottsOptions(out=tmp_path, length=4, beta=1.0, seed=seed) for seed in (0, 1)]
     runs = [finished(tmp_path / str(i), options) for i, options in enumerate(values)]
     score = (34.0 - Potts(4, 3, 1.0).log_z) / 0.05
-    exact.main([str(run) for run in runs])
+    exact_log_z.main([str(run) for run in runs])
     assert len(solved) == 1
     for run in runs:
         report = json.loads((run / "report.json").read_text())
@@ -37,7 +37,7 @@ def test_adds_what_the_report_could_not_know(tmp_path, monkeypatch, capsys):
         assert report["ess_fraction"] == 0.5
         assert report["log_z"]["score"] == pytest.approx(score)
     assert capsys.readouterr().out.count(f"off by {score:.2f} standard errors") == 2
-    exact.main([str(runs[0])])
+    exact_log_z.main([str(runs[0])])
     assert len(solved) == 1  # read from the report
 
 
@@ -45,5 +45,5 @@ def test_bad_input(tmp_path):
     glass = finished(tmp_path / "glass", SpinGlassOptions(out=tmp_path), "spin-glass")
     for words in ([str(glass)], [str(tmp_path / "none")]):
         with pytest.raises(SystemExit) as error:
-            exact.main(words)
+            exact_log_z.main(words)
         assert error.value.code == 2
