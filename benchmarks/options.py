@@ -100,6 +100,9 @@ class LatticeOptions(Options):
     """Steps of the sampler (uniform only)."""
     length: int = 5
     """Sites along each side."""
+    noised_energy: Literal["regression", "contrast"] = "contrast"
+    """How it is learned: by telling moves of own samples, drawn in proportion to their weights, from proposed ones, or
+    from estimates by proposals (bootstrap only)."""
     order: Literal["random", "raster", "coarse-to-fine"] | None = None
     """Order in which sites are generated: random for each sample; fixed row by row; or each as far from those before as
     can be, by a small network of its own, and at last all that are independent given these, from their exact law. None
