@@ -34,19 +34,11 @@ from egmjax.states import Categorical
 from egmjax.targets import Ising, enumerate_states, enumerated_log_prob
 
 from .commands import one_sentence
-from .energy_runs import (
-    BALANCED,
-    NegativesOptions,
-    check_energy_run,
-    likelihood_parts,
-    prepare_energy_run,
-    run_energy,
-)
-from .model_figures import Setup, mass_figures, sampler_figures
+from .energy_runs import NegativesOptions, check_energy_run, prepare_energy_run
+from .rollout_likelihood import Setup, compose, mass_figures, run_model, sampler_figures
 
 WEIGHTS = np.array([0.1, 0.2, 0.3, 0.4])  # of the patterns
 HEAVY = 0.8  # of the lattice's positive sign
-SHOWN = ("loss", "loss_sampler", "acceptance_global", "acceptance_local", "ess", "log_z", "log_z_upper")
 SUMMARY = ("model_mass_tv", "kl", "tv", "chain_tv", "sampler_ess", "log_z", "log_z_lower", "log_z_upper")
 
 
@@ -94,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         check(options)
         setup = build(options)
         prepare_energy_run(options)
-    return run(options, setup)
+    return run_model(options, setup, evaluate, summary=SUMMARY)
 
 
 def check(options: DiscreteLikelihoodOptions) -> None:
@@ -143,7 +135,7 @@ def build(options: DiscreteLikelihoodOptions) -> Setup:
     law = (
         lattice_law(options.length, options.beta) if lattice else patterns_law(options.length, options.noise)
     )
-    space, balanced = law.space, options.method == BALANCED
+    space = law.space
     states = enumerate_states(space.sites, space.num_states)
     rng = np.random.default_rng(options.seed)
     data = states[rng.choice(len(states), size=options.num_data, p=np.exp(law.log_prob))]
@@ -169,31 +161,19 @@ def build(options: DiscreteLikelihoodOptions) -> Setup:
         lambda xr, xt, t, r: jnp.asarray(-space.sites * math.log(space.num_states), float),
     )
 
-    def proposal(params: Any) -> ebm.PathProposal:
-        return ebm.defended(rollouts(params["sampler"]), uniform, options.defensive)
-
-    negatives, trainer = likelihood_parts(
+    example = jnp.zeros(space.sites, jnp.int32)
+    return compose(
         options,
-        space,
+        law,
         data,
-        energy,
-        log_density,
-        lambda params, key: uniform.sample(key, None, 0.0, 1.0),
-        proposal if balanced else None,
-        lambda params, key, x: rollouts(params).log_ratio(key, x),
-        restart=options.method == "cd",
+        energy=energy,
+        log_density=log_density,
+        rollouts=rollouts,
+        wide=uniform,
+        init_energy=lambda key: network.init(key, example),
+        init_sampler=lambda key: denoiser.init(key, example, jnp.zeros(())),
         local=ebm.gibbs_sweep(space),
     )
-
-    def init(seed: int) -> Any:
-        key_energy, key_sampler, key_train = jax.random.split(jax.random.key(seed), 3)
-        x = jnp.zeros(space.sites, jnp.int32)
-        params = {"energy": network.init(key_energy, x)}
-        if balanced:
-            params["sampler"] = denoiser.init(key_sampler, x, jnp.zeros(()))
-        return trainer.init(key_train, params)
-
-    return Setup(law, trainer, init, log_density, proposal if balanced else None, negatives)
 
 
 def evaluate(
@@ -222,15 +202,6 @@ def evaluate(
         "entropy": float(-p @ law.log_prob),
         **sampler_figures(key, setup, params, chains, true, num_eval),
     }
-
-
-def run(options: DiscreteLikelihoodOptions, setup: Setup) -> dict[str, Any]:
-    """Trains, evaluates, writes the folder `options.out`, prints a summary and returns the report."""
-
-    def found(state: Any) -> dict[str, Any]:
-        return evaluate(setup, state.ema_params, state.buffer, num_eval=options.num_eval, seed=options.seed)
-
-    return run_energy(options, setup.trainer, setup.init(options.seed), found, shown=SHOWN, summary=SUMMARY)
 
 
 if __name__ == "__main__":

@@ -123,6 +123,10 @@ def check(options: EnergyOptions) -> None:
     """Raises `ValueError` naming the first option with a senseless value."""
     counts = ("dim", "noised_batch", "max_gap", "num_samples", "num_steps", "flow_layers", "flow_width")
     check_energy_run(options, counts=counts, positive=("weight",))
+    if not 0 < options.noise_min < options.noise_max:
+        raise ValueError(
+            f"noise_min: above 0 and below noise_max, got {options.noise_min} and {options.noise_max}"
+        )
     if options.num_frequencies < 0:
         raise ValueError(f"num_frequencies: not negative, got {options.num_frequencies}")
     if options.target == "digits-skewed" and options.warm_updates < 1:

@@ -1,4 +1,7 @@
-"""What the commands that learn energies share: options of a run, the run itself, and chains as negatives."""
+"""What the commands that learn energies share: options of a run, the run itself, and chains as negatives.
+
+Long because it serves four commands; what is below the line is for maximum likelihood alone.
+"""
 
 from __future__ import annotations
 

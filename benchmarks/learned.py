@@ -33,16 +33,16 @@ KINDS: dict[str, tuple[Any, type[EnergyRunOptions]]] = {
 class LearnedEnergy(FromEnergy):
     """An energy learned from data. Its modes are those of the law that the data came from, with that law's weights.
 
-    What is known of that law is not known of the model: `log_z` is left to the sampler, and the distance of mode
-    weights from the true ones is the error of both.
+    What is known of that law is not known of the model: `log_z` and `mode_weights` are left to the sampler, and the
+    distance of its samples from `data_weights` is the error of both.
     """
 
     index_fn: Callable[[Any], jax.Array] = static()
     masses: tuple[float, ...] = static()
 
     @property
-    def mode_weights(self) -> np.ndarray:
-        """Probabilities `[num_modes]` under the law of the data."""
+    def data_weights(self) -> np.ndarray:
+        """Probabilities `[num_modes]` of the modes under the law of the data."""
         return np.asarray(self.masses)
 
     def mode_index(self, x: Any) -> jax.Array:

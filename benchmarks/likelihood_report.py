@@ -17,7 +17,7 @@ from egmjax.training import Trainer
 from .energy_report import chunked
 from .energy_runs import chain_tv, upper_log_z
 from .laws import Law, true_masses
-from .model_figures import mass_figures
+from .rollout_likelihood import mass_figures
 
 
 class Setup(NamedTuple):

@@ -32,15 +32,8 @@ from egmjax.simulators import grid_sampler, time_grid
 from egmjax.states import Categorical, Real
 
 from .commands import one_sentence
-from .energy_runs import (
-    BALANCED,
-    NegativesOptions,
-    check_energy_run,
-    likelihood_parts,
-    prepare_energy_run,
-    run_energy,
-)
-from .model_figures import Setup, mass_figures, sampler_figures
+from .energy_runs import NegativesOptions, check_energy_run, prepare_energy_run
+from .rollout_likelihood import Setup, compose, mass_figures, run_model, sampler_figures
 
 WEIGHTS = np.array([0.1, 0.3, 0.6])
 PATTERNS = np.array([[0, 0, 0, 0, 1, 1, 1, 1], [0, 0, 0, 0, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0, 0, 0]])
@@ -48,10 +41,6 @@ FLIPPED = np.array([1.0, 2.0, 1.0])  # how often a symbol is not the pattern's, 
 CENTRES = np.array([-1.0, 1.0, 1.0])  # of every real coordinate
 SCALES = np.array([0.3, 0.25, 0.5])
 NUM_POINTS = 96  # a coordinate of the quadrature: half the least scale of a mode apart, where it is exact
-SHOWN = (
-    *("loss", "loss_sampler", "acceptance_global", "acceptance_local", "step_size"),
-    *("ess", "log_z", "log_z_upper"),
-)
 SUMMARY = (
     *("model_mass_tv", "model_mass_noise", "kl", "kl_stderr", "chain_tv", "sampler_ess"),
     *("log_z", "log_z_lower", "log_z_upper"),
@@ -136,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         check(options)
         setup = build(options)
         prepare_energy_run(options)
-    return run(options, setup)
+    return run_model(options, setup, evaluate, summary=SUMMARY)
 
 
 def check(options: MixedLikelihoodOptions) -> None:
@@ -156,7 +145,7 @@ def three_modes(dim: int, noise: float) -> MixedLaw:
 
 def build(options: MixedLikelihoodOptions) -> Setup:
     """Composes the run; energy and sampler both start at the reference of the path."""
-    law, balanced = three_modes(options.dim, options.noise), options.method == BALANCED
+    law = three_modes(options.dim, options.noise)
     key_data = jax.random.fold_in(jax.random.key(options.seed), 1)
     data = jax.tree.map(
         np.asarray, jax.jit(jax.vmap(law.sample))(jax.random.split(key_data, options.num_data))
@@ -198,32 +187,19 @@ def build(options: MixedLikelihoodOptions) -> Setup:
         lambda xr, xt, t, r: path.propose_log_prob(xr, noise, 0.0, 1.0),
     )
 
-    def proposal(params: Any) -> ebm.PathProposal:
-        return ebm.defended(rollouts(params["sampler"]), reference, options.defensive)
-
-    negatives, trainer = likelihood_parts(
+    return compose(
         options,
-        law.space,
+        law,
         data,
-        energy,
-        log_density,
-        lambda params, key: reference.sample(key, None, 0.0, 1.0),
-        proposal if balanced else None,
-        lambda params, key, state: rollouts(params).log_ratio(key, state),
-        restart=options.method == "cd",
+        energy=energy,
+        log_density=log_density,
+        rollouts=rollouts,
+        wide=reference,
+        init_energy=lambda key: network.init(key, noise, zero),
+        init_sampler=lambda key: denoiser.init(key, noise, zero),
         local=lambda step: ebm.mala_gibbs(law.space, step),
         step_size=options.step_size * float(scale.min()) ** 2,
     )
-
-    def init(seed: int) -> Any:
-        key_energy, key_sampler, key_train = jax.random.split(jax.random.key(seed), 3)
-        example = reference.sample(key_energy, None, 0.0, 1.0)
-        params = {"energy": network.init(key_energy, example, zero)}
-        if balanced:
-            params["sampler"] = denoiser.init(key_sampler, example, zero)
-        return trainer.init(key_train, params)
-
-    return Setup(law, trainer, init, log_density, proposal if balanced else None, negatives)
 
 
 def evaluate(
@@ -274,15 +250,6 @@ def masses(key: jax.Array, law: MixedLaw, log_density_fn: Any, num_eval: int) ->
     widest = law._replace(scales=np.full_like(law.scales, 1.5), ones=np.full_like(law.ones, 0.5))
     cover = defensive_mixture([law.density, wider.density, widest.density], [0.4, 0.4, 0.2])
     return ebm.sampled_masses(key, log_density_fn, cover, law.mode_index, num_modes, num_eval)
-
-
-def run(options: MixedLikelihoodOptions, setup: Setup) -> dict[str, Any]:
-    """Trains, evaluates, writes the folder `options.out`, prints a summary and returns the report."""
-
-    def found(state: Any) -> dict[str, Any]:
-        return evaluate(setup, state.ema_params, state.buffer, num_eval=options.num_eval, seed=options.seed)
-
-    return run_energy(options, setup.trainer, setup.init(options.seed), found, shown=SHOWN, summary=SUMMARY)
 
 
 if __name__ == "__main__":

@@ -50,8 +50,11 @@ def compare(
             entries[f"{name}_w1"] = _w1(values, weight, law, num)
 
     details: dict[str, Any] = {}
-    if target.mode_weights is not None:
-        exact = np.asarray(target.mode_weights, np.float64)
+    kind, weights = "exact", target.mode_weights
+    if weights is None:  # an energy learned from data knows those of the data
+        kind, weights = "data", getattr(target, "data_weights", None)
+    if weights is not None:
+        exact = np.asarray(weights, np.float64)
         index = np.asarray(jax.vmap(target.mode_index)(x))
         raw = metrics.histogram(index, len(exact))[: len(exact)]
         weighted = metrics.histogram(index, len(exact), weight)[: len(exact)]
@@ -63,7 +66,7 @@ def compare(
         details["mode_weights"] = {
             "raw": raw.tolist(),
             "weighted": weighted.tolist(),
-            "exact": exact.tolist(),
+            kind: exact.tolist(),
         }
 
     points = _points(target, x)

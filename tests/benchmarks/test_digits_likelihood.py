@@ -123,7 +123,7 @@ def test_what_a_run_leaves(tmp_path):
     assert found["model_mass_kl"] > 0
     assert found["log_z_upper"] == pytest.approx(found["log_z"], abs=0.2)
     target = load_energy(tmp_path / "run")
-    np.testing.assert_allclose(target.mode_weights, MASSES)
+    np.testing.assert_allclose(target.data_weights, MASSES)
     x, _ = draw_rows(skewed_digits().held_out, 500, 5)
     energy = np.asarray(jax.jit(jax.vmap(target.energy))(x), np.float64)
     assert found["log_z"] + energy.mean() == pytest.approx(found["nll"], abs=5 * energy.std() / np.sqrt(500))
@@ -169,7 +169,7 @@ def test_levels_of_noise(tmp_path):
     samples = np.load(out / "samples.npz")
     assert samples["x"].shape == (300, 64)
     assert np.isfinite(samples["log_weight"]).all()
-    np.testing.assert_allclose(load_energy(out).mode_weights, MASSES)
+    np.testing.assert_allclose(load_energy(out).data_weights, MASSES)
     # noise is more blur: 3 and 4 grey levels are 5
     law = skewed_digits().noised(2 * np.sqrt(5) / 17).noised(8 / 17)
     assert law.train.blur == pytest.approx(5.0)

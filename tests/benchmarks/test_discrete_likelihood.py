@@ -44,7 +44,7 @@ def test_what_a_run_leaves(tmp_path, order):
     target = load_energy(tmp_path / "run")
     energy = jax.jit(jax.vmap(target.energy))(jnp.asarray(enumerate_states(9, 2)))
     assert logsumexp(-np.asarray(energy, np.float64)) == pytest.approx(found["log_z"], abs=1e-4)
-    np.testing.assert_allclose(target.mode_weights, found["true_mass"], rtol=1e-6)
+    np.testing.assert_allclose(target.data_weights, found["true_mass"], rtol=1e-6)
 
 
 @pytest.mark.parametrize("method", ["pcd", "cd"])

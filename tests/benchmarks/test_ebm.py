@@ -11,7 +11,9 @@ import pytest
 from benchmarks import ebm as benchmark
 from benchmarks import energies, train
 from benchmarks.energy_report import write_model
+from benchmarks.law_tests import hold_against_laws
 from benchmarks.learned import load_energy
+from benchmarks.report import compare
 from egmjax import ebm
 from egmjax.targets import Rings
 from tests.benchmarks.commands import option_words, refused, snapshot, strict_json
@@ -89,7 +91,13 @@ def test_a_run_goes_on_where_it_was_cut_off(tmp_path, capsys):
     # the model as a target of the sampler, and what is not one
     target = load_energy(out)
     assert np.isfinite(target.energy(jnp.zeros(2)))
-    np.testing.assert_allclose(target.mode_weights, [2 / 3, 1 / 3], rtol=1e-5)
+    np.testing.assert_allclose(target.data_weights, [2 / 3, 1 / 3], rtol=1e-5)
+    # what is known of the data is not known of the model: shown beside its samples, but no law to test them against
+    drawn = jnp.full((50, 2), 5.0), np.zeros(50)
+    _, details = compare(target, *drawn, None, jax.random.key(0))
+    assert details["mode_weights"]["data"] == list(target.data_weights)
+    assert target.mode_weights is None
+    assert hold_against_laws(target, *drawn)["p_values"] == {}
     train_words = ["learned", "--out", str(tmp_path / "sampler"), "--run"]
     assert "config.json" in refused(train.main, [*train_words, tmp_path], capsys)
     (out / "checkpoints" / "2" / "default" / "_METADATA").write_text("torn")

@@ -60,7 +60,7 @@ def test_what_a_run_leaves(tmp_path):
     assert kl == pytest.approx(
         found["lowest_level_kl"], abs=4 * log_ratio.std() * np.sqrt(1 / 20_000 + 1 / TINY["num_eval"])
     )
-    np.testing.assert_allclose(target.mode_weights, [0.1, 0.2, 0.3, 0.4], rtol=1e-5)
+    np.testing.assert_allclose(target.data_weights, [0.1, 0.2, 0.3, 0.4], rtol=1e-5)
 
 
 @pytest.mark.parametrize(

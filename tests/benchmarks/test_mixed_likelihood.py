@@ -42,7 +42,7 @@ def test_what_a_run_leaves(tmp_path):
     target = load_energy(tmp_path / "run")
     again = benchmark.masses(jax.random.key(0), LAW, lambda state: -target.energy(state), 1)
     assert again.log_z == pytest.approx(found["log_z"], abs=1e-4)
-    np.testing.assert_allclose(target.mode_weights, benchmark.WEIGHTS)
+    np.testing.assert_allclose(target.data_weights, benchmark.WEIGHTS)
 
 
 @pytest.mark.slow

@@ -22,16 +22,13 @@ def state_features(space: Space, x: Any, scale: float = 1.0) -> jax.Array:
 
 
 def real_features(space: Space, x: Any, scale: float = 1.0) -> jax.Array:
-    """Real components divided by `scale`, concatenated; raises `ValueError` where there are none."""
+    """Real components divided by `scale`, concatenated; of length zero where there are none."""
     match space:
         case Real():
             return jnp.ravel(x) / scale
         case Categorical():
-            raise ValueError(f"num_frequencies: for real coordinates, and {space} has none")
-    parts = [(part, xi) for part, xi in zip(space, x) if not isinstance(part, Categorical)]
-    if not parts:
-        raise ValueError(f"num_frequencies: for real coordinates, and {space} has none")
-    return jnp.concatenate([real_features(part, xi, scale) for part, xi in parts])
+            return jnp.zeros(0)
+    return jnp.concatenate([real_features(part, xi, scale) for part, xi in zip(space, x)])
 
 
 def random_frequencies(bandwidth: float) -> Callable[..., jax.Array]:

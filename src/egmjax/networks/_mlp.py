@@ -43,6 +43,8 @@ class ResidualMLP(nn.Module):
         inputs = [state_features(self.space, x, self.scale)]
         if self.num_frequencies > 0:
             real = real_features(self.space, x, self.scale)
+            if real.size == 0:
+                raise ValueError(f"num_frequencies: for real coordinates, and {self.space} has none")
             init = random_frequencies(self.bandwidth)
             frequencies = self.param("frequencies", init, (self.num_frequencies, real.size))
             angles = frequencies @ real
