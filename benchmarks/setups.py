@@ -14,7 +14,7 @@ import optax
 from egmjax.ebm import move_contrastive_objective
 from egmjax.estimators import PsiFn, psi_from_energy
 from egmjax.mcmc import refreshing_moves
-from egmjax.networks import LatticeNet, ResidualMLP, SiteMLPs
+from egmjax.networks import LatticeNet, OrderedMLPs, ResidualMLP, SiteMLPs
 from egmjax.paths import (
     GaussianPath,
     Linear,
@@ -367,21 +367,23 @@ def _site_networks(options: Options, target: Target, process: Process) -> Networ
     assert isinstance(process, MaskedProcess)
     path = process.path
     order = site_order(path)
-    most = max(1, len(order.first) - 1)
-    size = min(options.context or most, most)
-    contexts = nearest_earlier(torus_points(options.length), order.rank, size, period=options.length)
-    network = SiteMLPs(
-        contexts[order.first],
-        path.num_states,
-        width=options.width,
-        depth=options.depth,
-        odd=target.symmetric_under_flip,
-        equivariant=target.symmetric_under_relabelling and not target.symmetric_under_flip,
-    )
+    shape: dict[str, Any] = {
+        "num_states": path.num_states,
+        "width": options.width,
+        "depth": options.depth,
+        "odd": target.symmetric_under_flip,
+        "equivariant": target.symmetric_under_relabelling and not target.symmetric_under_flip,
+    }
+    if options.context is None or options.context >= len(order.first) - 1:
+        network: Any = OrderedMLPs(order.first, **shape)
+    else:
+        points = torus_points(options.length)
+        contexts = nearest_earlier(points, order.rank, options.context, period=options.length)
+        network = SiteMLPs(contexts[order.first], **shape)
     generator = sitewise(
         path,
-        lambda params, x: network.apply(params["generator"], x),  # type: ignore[arg-type, return-value]
-        lambda params, x, n: network.apply(params["generator"], x, n, method="row"),  # type: ignore[arg-type, return-value]
+        lambda params, x: network.apply(params["generator"], x),
+        lambda params, x, start, stop: network.rows(params["generator"], x, start, stop),
         target.site_energies,
     )
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy.special import logsumexp
 
-from egmjax.networks import SiteMLPs
+from egmjax.networks import OrderedMLPs, SiteMLPs
 from egmjax.paths import MaskedPath, Ordered, coarse_to_fine, nearest_earlier, torus_points
 from egmjax.processes import FlowProcess, MaskedProcess, SitewisePredictor, site_order, sitewise
 from egmjax.simulators import first_hitting_sampler, ordered_sampler
@@ -58,20 +58,17 @@ def order(is_exact=True):
     return path, nearest_earlier(points, rank, 4, period=3)
 
 
-def model(is_exact, odd=False, gain=1.0):
+def model(is_exact, sees_all=False):
     """A network with arbitrary parameters, bound; `(process, predictor)`."""
     path, contexts = order(is_exact)
     _, first, last = site_order(path)
-    net = SiteMLPs(contexts[first if is_exact else np.concatenate([first, last])], width=5, odd=odd)
+    sites = first if is_exact else np.concatenate([first, last])
+    net = OrderedMLPs(sites, width=5) if sees_all else SiteMLPs(contexts[sites], width=5)
     params = net.init(jax.random.key(0), STATES[0])
     leaves, structure = jax.tree.flatten(params)
+    gain = 0.5 if sees_all else 1.0  # a density near enough to the target's for its weights to be tested
     noise = [gain * jax.random.normal(jax.random.key(i), a.shape) for i, a in enumerate(leaves)]
-    apply_fn = sitewise(
-        path,
-        net.apply,
-        lambda p, x, n: net.apply(p, x, n, method="row"),
-        TARGET.site_energies if is_exact else None,
-    )
+    apply_fn = sitewise(path, net.apply, net.rows, TARGET.site_energies if is_exact else None)
     return MaskedProcess(path), apply_fn.bind(jax.tree.unflatten(structure, noise))
 
 
@@ -82,9 +79,11 @@ def log_q(process, predictor):
     return -np.asarray(weights, np.float64)
 
 
-@pytest.mark.parametrize("is_exact", [True, False])
-def test_roll_outs_follow_the_density_of_the_weights(is_exact):
-    process, predictor = model(is_exact)
+@pytest.mark.parametrize(
+    ("is_exact", "sees_all"), [(True, False), (False, False), (True, True), (False, True)]
+)
+def test_roll_outs_follow_the_density_of_the_weights(is_exact, sees_all):
+    process, predictor = model(is_exact, sees_all)
     density = log_q(process, predictor)
     assert logsumexp(density) == pytest.approx(0, abs=1e-5)
     sampler = ordered_sampler(process)
@@ -97,8 +96,13 @@ def test_roll_outs_follow_the_density_of_the_weights(is_exact):
     log_w = -ENERGIES[index] - density[index]
     w = np.exp(log_w - TARGET.log_z)
     assert abs(w.mean() - 1) < 4 * w.std() / np.sqrt(len(w))
+
     # a seeded fault: symbols drawn from other logits than those of the weights
-    wrong = SitewisePredictor(predictor.predict, lambda x, n: 0.5 * predictor.row(x, n), predictor.last)
+    def halved(x, start, stop):
+        row = predictor.rows(x, start, stop)
+        return lambda y, n: 0.5 * row(y, n)
+
+    wrong = SitewisePredictor(predictor.predict, halved, predictor.last)
     x = jax.jit(jax.vmap(lambda k: sampler.sample(k, wrong)))(keys).x
     assert chi_square_score(np.asarray(x) @ 2 ** np.arange(8, -1, -1), np.exp(density)) > 8
 
@@ -131,8 +135,8 @@ def test_the_last_sites_are_summed_out_exactly():
 def test_last_sites_that_do_depend_on_each_other_spoil_the_model_and_not_its_weights():
     """All nine sites of the torus at once: the density is normalised all the same, and roll-outs follow it."""
     path = MaskedPath(Ordered.from_rank(np.zeros(9, int)), sites=9)
-    no_rows, no_row = lambda params, x: jnp.zeros((0, 2)), lambda params, x, n: jnp.zeros(2)
-    predictor = sitewise(path, no_rows, no_row, TARGET.site_energies).bind(None)
+    no_rows = lambda params, x: jnp.zeros((0, 2))  # noqa: E731
+    predictor = sitewise(path, no_rows, lambda *_: None, TARGET.site_energies).bind(None)
     process = MaskedProcess(path)
     density = log_q(process, predictor)
     assert logsumexp(density) == pytest.approx(0, abs=1e-5)
@@ -147,8 +151,7 @@ def test_odd_networks_give_both_signs_the_same_density():
     net = SiteMLPs(contexts[site_order(path).first], width=5, odd=True)
     params = net.init(jax.random.key(0), STATES[0])
     params = jax.tree.map(lambda a: a + 0.5, params)
-    row = lambda p, x, n: net.apply(p, x, n, method="row")  # noqa: E731
-    predictor = sitewise(path, net.apply, row, target.site_energies).bind(params)
+    predictor = sitewise(path, net.apply, net.rows, target.site_energies).bind(params)
     density = log_q(MaskedProcess(path), predictor)
     np.testing.assert_allclose(density, density[::-1], atol=1e-5)  # all spins flipped reverses the list
     assert density.std() > 0.5

@@ -7,17 +7,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from egmjax.networks import SiteMLPs
+from egmjax.networks import OrderedMLPs, SiteMLPs
 
 CONTEXTS = np.array([[-1, -1], [0, -1], [1, 0], [3, 1]])
 
 
 def network(num_states, **options):
     net = SiteMLPs(CONTEXTS, num_states=num_states, width=4, **options)
-    params = net.init(jax.random.key(0), jnp.zeros(5, jnp.int32))
+    return net, drawn(net, 5)
+
+
+def drawn(net, sites):
+    """Arbitrary parameters."""
+    params = net.init(jax.random.key(0), jnp.zeros(sites, jnp.int32))
     leaves, structure = jax.tree.flatten(params)
     noise = [jax.random.normal(jax.random.key(i), a.shape) for i, a in enumerate(leaves)]
-    return net, jax.tree.unflatten(structure, noise)
+    return jax.tree.unflatten(structure, noise)
 
 
 @pytest.mark.parametrize(
@@ -39,6 +44,43 @@ def test_rows(num_states, depth, kind):
     if kind == "odd":
         np.testing.assert_allclose(net.apply(params, 1 - x), -rows, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(rows[0], 0, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("num_states", "depth", "kind"), [(2, 1, "odd"), (2, 2, None), (3, 1, None), (3, 2, "equivariant")]
+)
+def test_rows_that_look_at_all_earlier_sites(num_states, depth, kind):
+    """More sites than fit in one product: the rows of `SiteMLPs` with the same numbers; alone, in any block; causal."""
+    num = 70
+    sites = np.random.default_rng(0).permutation(num)
+    options = {"num_states": num_states, "width": 3, "depth": depth} | ({kind: True} if kind else {})
+    net = OrderedMLPs(sites, **options)
+    params = jax.tree.map(lambda a: 0.3 * a, drawn(net, num))
+    x = jax.random.randint(jax.random.key(9), (num,), 0, num_states)
+    rows = np.asarray(jax.jit(net.apply)(params, x))
+    assert rows.shape == (num, num_states)
+    assert rows.std() > 0.1
+
+    contexts = np.where(np.arange(num) < np.arange(num)[:, None], sites, -1)
+    same = {
+        name: jnp.swapaxes(a, 0, 1) if name in ("kernel_0", "skip") else a
+        for name, a in params["params"].items()
+    }
+    np.testing.assert_allclose(
+        SiteMLPs(contexts, **options).apply({"params": same}, x), rows, rtol=1e-4, atol=1e-5
+    )
+
+    alone = jax.jit(
+        lambda x, y, n, start, stop: net.rows(params, x, start, stop)(y, n), static_argnums=(3, 4)
+    )
+    masked = lambda n: x.at[sites[n:]].set(num_states)  # noqa: E731
+    for start, stop, n in ((0, 32, 0), (0, 32, 31), (32, 70, 32), (32, 70, 69), (5, 6, 5), (0, 70, 50)):
+        for before, after in ((masked(start), masked(n)), (x, x)):  # what is not earlier makes no difference
+            np.testing.assert_allclose(alone(before, after, n, start, stop), rows[n], rtol=1e-4, atol=1e-5)
+    for n in (0, 40, 68):
+        other = x.at[sites[n]].set((x[sites[n]] + 1) % num_states)
+        moved = np.abs(np.asarray(jax.jit(net.apply)(params, other)) - rows).max(1) > 1e-5
+        np.testing.assert_array_equal(moved, np.arange(num) > n)
 
 
 def test_relabelled_symbols_have_relabelled_logits():

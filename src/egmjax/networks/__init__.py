@@ -1,6 +1,6 @@
 """Flax linen networks: residual MLP, lattice network, energies, heads. Core code sees only `apply(params, x, t)`."""
 
-from ._causal import SiteMLPs
+from ._causal import OrderedMLPs, SiteMLPs
 from ._energies import InnerProduct, PairEnergy, RestrictedBoltzmann
 from ._features import state_features, time_features
 from ._heads import ArrayHead, ProductHead, ScalarHead, head_for
@@ -12,6 +12,7 @@ __all__ = [
     "InnerProduct",
     "LatticeDense",
     "LatticeNet",
+    "OrderedMLPs",
     "PairEnergy",
     "ProductHead",
     "ResidualMLP",

@@ -19,7 +19,7 @@ from ._product import ProductProcess
 from ._pure_diffusion import PureDiffusionProcess
 from ._rate_jump import RateJumpProcess
 from ._rates import RateProcess
-from ._sitewise import SiteOrder, SitewiseApply, SitewisePredictor, bind, site_order, sitewise
+from ._sitewise import RowFn, RowsFn, SiteOrder, SitewiseApply, SitewisePredictor, bind, site_order, sitewise
 from ._superposition import SuperpositionProcess
 
 __all__ = [
@@ -40,6 +40,8 @@ __all__ = [
     "RateJumpProcess",
     "RateProcess",
     "ResidualHead",
+    "RowFn",
+    "RowsFn",
     "SiteOrder",
     "SitewiseApply",
     "SitewisePredictor",

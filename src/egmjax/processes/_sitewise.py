@@ -17,17 +17,21 @@ import numpy as np
 from ..paths import MaskedPath, Ordered
 from ._base import PredictFn
 
+RowFn = Callable[[jax.Array, Any], jax.Array]
+RowsFn = Callable[[jax.Array, int, int], RowFn]
+
 
 @dataclass(frozen=True)
 class SitewisePredictor:
     """A `predict_fn(x, t)`, logits `[sites, S]`, whose row of a site looks at sites of lower rank only.
 
-    `row(x, n)`: that of the site of rank `n`, `[S]`; `last(x)`: those of the last rank, `[num_last, S]`. Masks and
-    symbols at sites that are not earlier make no difference to any of them.
+    `rows(x, start, stop)` prepares the ranks from `start` to `stop` given the symbols of earlier ones and returns
+    `row(y, n)`, `[S]`, that of the site of rank `n`, at states `y` that agree with `x` before `start`; `last(x)`: those
+    of the last rank, `[num_last, S]`. Masks and symbols at sites that are not earlier make no difference to any.
     """
 
     predict: Callable[[jax.Array], jax.Array]
-    row: Callable[[jax.Array, Any], jax.Array]
+    rows: RowsFn
     last: Callable[[jax.Array], jax.Array]
 
     def __call__(self, x: jax.Array, t: Any) -> jax.Array:
@@ -77,13 +81,14 @@ def site_order(path: MaskedPath) -> SiteOrder:
 
 def sitewise(
     path: MaskedPath,
-    rows_fn: Callable[[Any, jax.Array], jax.Array],
-    row_fn: Callable[[Any, jax.Array, Any], jax.Array],
+    apply_fn: Callable[[Any, jax.Array], jax.Array],
+    rows_fn: Callable[[Any, jax.Array, int, int], RowFn],
     site_energies_fn: Callable[[jax.Array], jax.Array] | None = None,
 ) -> SitewiseApply:
-    """The `apply_fn` of a network with `rows_fn(params, x) -> [rows, S]` and `row_fn(params, x, n) -> [S]`.
+    """The `apply_fn` of a network with `apply_fn(params, x) -> [rows, S]` and `rows_fn(params, x, start, stop)`.
 
-    Rows are by rank, e.g. those of `networks.SiteMLPs` with the contexts of `site_order(path)`. With
+    Rows are by rank, e.g. `apply` and `rows` of `networks.OrderedMLPs(site_order(path).first)`, or of
+    `networks.SiteMLPs` with the contexts of these sites; `rows_fn` is as in `SitewisePredictor`. With
     `site_energies_fn`, e.g. `Target.site_energies`, the sites of the last rank follow their exact law given all others,
     `softmax(-E(x[i <- s]))`, and the network has no rows for them:
 
@@ -95,24 +100,25 @@ def sitewise(
     local field. Raises `ValueError` as `site_order` does.
     """
     _, first, last = site_order(path)
-    rows = first if site_energies_fn is not None else np.concatenate([first, last])
+    sites = first if site_energies_fn is not None else np.concatenate([first, last])
 
     def bound(params: Any) -> SitewisePredictor:
-        def row(x: jax.Array, n: Any) -> jax.Array:
-            return row_fn(params, x, n)
+        def rows(x: jax.Array, start: int, stop: int) -> RowFn:
+            return rows_fn(params, x, start, stop)
 
         def last_rows(x: jax.Array) -> jax.Array:
             if site_energies_fn is None:
-                return jax.vmap(row, (None, 0))(x, len(first) + jnp.arange(len(last)))
+                row = rows(x, len(first), path.sites)
+                return jax.vmap(row, (None, 0))(x, jnp.arange(len(first), path.sites))
             with jax.default_matmul_precision("highest"):
                 # a row must not look at the others of its rank, should they matter after all
                 return -site_energies_fn(path.as_data(x).at[last].set(0))[last]
 
         def predict(x: jax.Array) -> jax.Array:
-            found = rows_fn(params, x)
-            logits = jnp.zeros((path.sites, path.num_states), found.dtype).at[rows].set(found)
+            found = apply_fn(params, x)
+            logits = jnp.zeros((path.sites, path.num_states), found.dtype).at[sites].set(found)
             return logits if site_energies_fn is None else logits.at[last].set(last_rows(x))
 
-        return SitewisePredictor(predict, row, last_rows)
+        return SitewisePredictor(predict, rows, last_rows)
 
     return SitewiseApply(bound)

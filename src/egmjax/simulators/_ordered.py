@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 from typing import Any
 
 import jax
@@ -9,9 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..paths._base import Scalar
-from ..processes import MaskedProcess, PredictFn, SitewisePredictor, site_order
+from ..processes import MaskedProcess, PredictFn, RowFn, RowsFn, SitewisePredictor, site_order
 from ..processes._masked import log_symbol_prob
 from ._samplers import Rollout, Sampler, start_state
+
+# a roll-out prepares blocks of rows at once: each compiles to a loop of its own
+_SMALLEST_BLOCK = 32
+_MOST_BLOCKS = 8
 
 
 def ordered_sampler(process: MaskedProcess) -> Sampler:
@@ -33,19 +39,22 @@ def ordered_sampler(process: MaskedProcess) -> Sampler:
     # the middle of each rank: any time at which its clocks run
     times = (np.arange(num_ranks) + 0.5) / num_ranks
 
-    def rows(predict_fn: PredictFn) -> tuple[Any, Any]:
+    def sitewise(predict_fn: PredictFn) -> tuple[list[int], RowsFn, Any]:
+        """Where blocks of rows begin and end, the rows of one, and those of the last rank."""
         if isinstance(predict_fn, SitewisePredictor):
-            return lambda x, n: predict_fn.row(x, n), predict_fn.last
+            size = max(_SMALLEST_BLOCK, -(-len(first) // _MOST_BLOCKS))
+            return [*range(0, len(first), size), len(first)], predict_fn.rows, predict_fn.last
         clock, sites = jnp.asarray(times, float), jnp.asarray(first)
-        return lambda x, n: predict_fn(x, clock[n])[sites[n]], lambda x: predict_fn(x, times[-1])[last]
+        row_fn = lambda x, n: predict_fn(x, clock[n])[sites[n]]  # noqa: E731
+        return [0, len(first)], lambda x, start, stop: row_fn, lambda x: predict_fn(x, times[-1])[last]
 
     def sample(key: jax.Array, predict_fn: PredictFn, xt: Any = None, t: Scalar = 0.0) -> Rollout:
         key_prior, key_symbols = jax.random.split(key)
         xt, correction = start_state(path, key_prior, xt)
-        row_fn, last_fn = rows(predict_fn)
+        bounds, rows_fn, last_fn = sitewise(predict_fn)
         noise = jax.random.gumbel(key_symbols, (path.sites, path.num_states))
 
-        def reveal(carry: tuple, inputs: tuple) -> tuple:
+        def reveal(row_fn: RowFn, carry: tuple, inputs: tuple) -> tuple:
             x, total = carry
             n, site, gumbel = inputs
             logits = row_fn(x, n)
@@ -55,8 +64,11 @@ def ordered_sampler(process: MaskedProcess) -> Sampler:
             x = x.at[site].set(jnp.where(hidden, symbol, x[site]))
             return (x, total - jnp.where(hidden, gain, 0.0)), None
 
-        steps = (jnp.arange(num_ranks - 1), first, noise[: num_ranks - 1])
-        (x, total), _ = jax.lax.scan(reveal, (xt, correction), steps)
+        x, total = xt, correction
+        for start, stop in itertools.pairwise(bounds):
+            step = functools.partial(reveal, rows_fn(x, start, stop))
+            steps = (jnp.arange(start, stop), first[start:stop], noise[start:stop])
+            (x, total), _ = jax.lax.scan(step, (x, total), steps)
         logits = last_fn(x)
         symbols = jnp.argmax(logits + noise[num_ranks - 1 :], axis=-1).astype(x.dtype)
         hidden = x[last] == path.mask
