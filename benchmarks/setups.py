@@ -376,15 +376,17 @@ def _site_networks(options: Options, target: Target, process: Process) -> Networ
     }
     if options.context is None or options.context >= len(order.first) - 1:
         network: Any = OrderedMLPs(order.first, **shape)
+        block_size = network.block_size
     else:
         points = torus_points(options.length)
         contexts = nearest_earlier(points, order.rank, options.context, period=options.length)
-        network = SiteMLPs(contexts[order.first], **shape)
+        network, block_size = SiteMLPs(contexts[order.first], **shape), None
     generator = sitewise(
         path,
         lambda params, x: network.apply(params["generator"], x),
         lambda params, x, start, stop: network.rows(params["generator"], x, start, stop),
         target.site_energies,
+        block_size=block_size,
     )
 
     def init(key: jax.Array) -> Any:

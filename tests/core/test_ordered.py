@@ -63,12 +63,13 @@ def model(is_exact, sees_all=False):
     path, contexts = order(is_exact)
     _, first, last = site_order(path)
     sites = first if is_exact else np.concatenate([first, last])
-    net = OrderedMLPs(sites, width=5) if sees_all else SiteMLPs(contexts[sites], width=5)
+    net = OrderedMLPs(sites, width=5, block_size=4) if sees_all else SiteMLPs(contexts[sites], width=5)
     params = net.init(jax.random.key(0), STATES[0])
     leaves, structure = jax.tree.flatten(params)
     gain = 0.5 if sees_all else 1.0  # a density near enough to the target's for its weights to be tested
     noise = [gain * jax.random.normal(jax.random.key(i), a.shape) for i, a in enumerate(leaves)]
-    apply_fn = sitewise(path, net.apply, net.rows, TARGET.site_energies if is_exact else None)
+    exact_fn, block_size = TARGET.site_energies if is_exact else None, 4 if sees_all else None
+    apply_fn = sitewise(path, net.apply, net.rows, exact_fn, block_size=block_size)
     return MaskedProcess(path), apply_fn.bind(jax.tree.unflatten(structure, noise))
 
 
@@ -102,7 +103,7 @@ def test_roll_outs_follow_the_density_of_the_weights(is_exact, sees_all):
         row = predictor.rows(x, start, stop)
         return lambda y, n: 0.5 * row(y, n)
 
-    wrong = SitewisePredictor(predictor.predict, halved, predictor.last)
+    wrong = SitewisePredictor(predictor.predict, halved, predictor.last, predictor.block_size)
     x = jax.jit(jax.vmap(lambda k: sampler.sample(k, wrong)))(keys).x
     assert chi_square_score(np.asarray(x) @ 2 ** np.arange(8, -1, -1), np.exp(density)) > 8
 

@@ -50,34 +50,37 @@ def test_rows(num_states, depth, kind):
     ("num_states", "depth", "kind"), [(2, 1, "odd"), (2, 2, None), (3, 1, None), (3, 2, "equivariant")]
 )
 def test_rows_that_look_at_all_earlier_sites(num_states, depth, kind):
-    """More sites than fit in one product: the rows of `SiteMLPs` with the same numbers; alone, in any block; causal."""
-    num = 70
+    """In several blocks: the rows of `SiteMLPs` with the same numbers; alone, from anywhere in a block; causal."""
+    num = 20
     sites = np.random.default_rng(0).permutation(num)
     options = {"num_states": num_states, "width": 3, "depth": depth} | ({kind: True} if kind else {})
-    net = OrderedMLPs(sites, **options)
-    params = jax.tree.map(lambda a: 0.3 * a, drawn(net, num))
+    net = OrderedMLPs(sites, block_size=8, **options)
+    params = jax.tree.map(lambda a: 0.5 * a, drawn(net, num))
     x = jax.random.randint(jax.random.key(9), (num,), 0, num_states)
     rows = np.asarray(jax.jit(net.apply)(params, x))
     assert rows.shape == (num, num_states)
     assert rows.std() > 0.1
 
     contexts = np.where(np.arange(num) < np.arange(num)[:, None], sites, -1)
-    same = {
-        name: jnp.swapaxes(a, 0, 1) if name in ("kernel_0", "skip") else a
-        for name, a in params["params"].items()
-    }
-    np.testing.assert_allclose(
-        SiteMLPs(contexts, **options).apply({"params": same}, x), rows, rtol=1e-4, atol=1e-5
-    )
+    same = {name: a for name, a in params["params"].items() if "_from_" not in name}
+    for name in ("kernel_0", "skip"):
+        blocks = [np.asarray(params["params"][f"{name}_from_{start}"]) for start in (0, 8, 16)]
+        many = len(blocks[0]) // 8
+        whole = [np.pad(a, [(0, num * many - len(a)), (0, 0), (0, 0)]) for a in blocks]
+        same[name] = np.swapaxes(np.concatenate(whole, axis=1), 0, 1)
+    plain = SiteMLPs(contexts, **options).apply({"params": same}, x)
+    np.testing.assert_allclose(plain, rows, rtol=1e-4, atol=1e-5)
 
     alone = jax.jit(
         lambda x, y, n, start, stop: net.rows(params, x, start, stop)(y, n), static_argnums=(3, 4)
     )
     masked = lambda n: x.at[sites[n:]].set(num_states)  # noqa: E731
-    for start, stop, n in ((0, 32, 0), (0, 32, 31), (32, 70, 32), (32, 70, 69), (5, 6, 5), (0, 70, 50)):
+    for start, stop, n in ((0, 8, 0), (0, 8, 7), (8, 16, 8), (16, 20, 19), (13, 15, 14), (19, 20, 19)):
         for before, after in ((masked(start), masked(n)), (x, x)):  # what is not earlier makes no difference
             np.testing.assert_allclose(alone(before, after, n, start, stop), rows[n], rtol=1e-4, atol=1e-5)
-    for n in (0, 40, 68):
+    with pytest.raises(ValueError, match="stop"):
+        net.rows(params, x, 6, 10)
+    for n in (0, 9, 18):
         other = x.at[sites[n]].set((x[sites[n]] + 1) % num_states)
         moved = np.abs(np.asarray(jax.jit(net.apply)(params, other)) - rows).max(1) > 1e-5
         np.testing.assert_array_equal(moved, np.arange(num) > n)

@@ -10,9 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# rows in one product: enough to be fast, few enough that little of it is masked
-_ROWS = 64
-
 
 class _Perceptrons(nn.Module, kw_only=True):
     """What `SiteMLPs` and `OrderedMLPs` share: all but the first product, for the places that a row sees."""
@@ -23,8 +20,8 @@ class _Perceptrons(nn.Module, kw_only=True):
     odd: bool = False
     equivariant: bool = False
 
-    def _declare(self, num: int, inputs_shape: Callable[[int], tuple[int, ...]], fan_in: Any) -> None:
-        """Parameters of `num` rows; `inputs_shape(outputs)` is the shape of a linear map of the places seen."""
+    def _declare(self, num: int, places_fn: Callable[[str, Any, int], Any]) -> None:
+        """Parameters of `num` rows; `places_fn(name, init_fn, outputs)` those of a linear map of the places seen."""
         if self.odd and (self.num_states != 2 or self.equivariant):
             raise ValueError(
                 f"odd: needs num_states=2 and nothing else to be symmetric, got {self.num_states} states"
@@ -32,12 +29,12 @@ class _Perceptrons(nn.Module, kw_only=True):
             )
         zeros = nn.initializers.zeros
 
-        def first_init(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        def scaled(key: jax.Array, shape: tuple[int, ...], fan_in: Any) -> jax.Array:
             return jax.random.normal(key, shape) / jnp.sqrt(fan_in)
 
         hidden_init = nn.initializers.variance_scaling(1.0, "fan_in", "normal", batch_axis=(0,))
         outputs = self.num_states if self._inputs_of_a_place > 1 else 1
-        self.first = self.param("kernel_0", first_init, inputs_shape(self.width))
+        self.first = places_fn("kernel_0", scaled, self.width)
         self.first_bias = None if self.odd else self.param("bias_0", zeros, (num, self.width))
         layers = []
         for n in range(1, self.depth):
@@ -47,7 +44,7 @@ class _Perceptrons(nn.Module, kw_only=True):
             layers.append((self.param(f"kernel_{n}", hidden_init, shape), mean, bias))
         self.layers = layers
         self.head = self.param("head", zeros, (num, self.width, outputs))
-        self.skip = self.param("skip", zeros, inputs_shape(outputs))
+        self.skip = places_fn("skip", lambda key, shape, fan_in: jnp.zeros(shape), outputs)
         # an offset common to all symbols is none
         has_offset = not (self.odd or self.equivariant)
         self.offset = self.param("offset", zeros, (num, outputs)) if has_offset else None
@@ -115,7 +112,9 @@ class SiteMLPs(_Perceptrons):
         self.table = np.asarray(self.contexts)
         num, size = self.table.shape
         inputs = size * self._inputs_of_a_place
-        self._declare(num, lambda outputs: (num, inputs, outputs), inputs)
+        self._declare(
+            num, lambda name, init_fn, outputs: self.param(name, init_fn, (num, inputs, outputs), inputs)
+        )
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """All rows, `[num_sites, S]`."""
@@ -140,43 +139,54 @@ class OrderedMLPs(_Perceptrons):
                                                 for i and j in the block: one more, masked
 
     `sites`: integers `[num_sites]`, by ranks of their own. `apply(params, x)` is all rows, `[num_sites, S]`. For
-    roll-outs `rows(params, x, start, stop)` gives rows of a block one by one, given its sums over sites before it.
-    Costs `num_sites^2 width / 2` a state for either and has twice as many parameters as it uses; with 288 sites, on
-    one core, a ninth of the time of `SiteMLPs` for roll-outs and a third for gradients. Raises `ValueError` as it does.
+    roll-outs `rows(params, x, start, stop)` gives rows one by one, given their sums over sites before `start`; the
+    rows from `start` to `stop` must lie in one of the blocks of `block_size`, which have parameters of their own.
+    Costs `num_sites^2 width / 2` a state for either; with 288 sites, on one core, a ninth of the time of `SiteMLPs`
+    for roll-outs and a third for gradients. Raises `ValueError` as it does.
     """
 
     sites: Any
+    block_size: int = 64
 
     def setup(self) -> None:
         num, many = len(self.sites), self._inputs_of_a_place
-        # of what a row sees, not of what it could
-        fan_in = np.maximum(1, np.arange(num))[None, :, None] * many
-        self._declare(num, lambda outputs: (num * many, num, outputs), fan_in)
+        self.bounds = [(start, min(start + self.block_size, num)) for start in range(0, num, self.block_size)]
+
+        def places(name: str, init_fn: Any, outputs: int) -> list[jax.Array]:
+            def block(start: int, stop: int) -> jax.Array:
+                # of what a row sees, not of what it could
+                fan_in = np.maximum(1, np.arange(start, stop))[None, :, None] * many
+                return self.param(
+                    f"{name}_from_{start}", init_fn, (stop * many, stop - start, outputs), fan_in
+                )
+
+            return [block(*bounds) for bounds in self.bounds]
+
+        self._declare(num, places)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """All rows, `[num_sites, S]`."""
-        num = len(self.sites)
         parts = []
-        for start in range(0, num, _ROWS):
-            stop = min(start + _ROWS, num)
+        for start, stop in self.bounds:
             seen = np.arange(stop)[:, None] < np.arange(start, stop)
-            parts.append(self._finish(*self._sums(x, start, stop, seen), slice(start, stop)))
+            parts.append(self._finish(*self._sums(x, start, seen), slice(start, stop)))
         return jnp.concatenate(parts)
 
     def before(self, x: jax.Array, start: int, stop: int) -> tuple[jax.Array, jax.Array]:
         """Sums `[rows, s, width]` and `[rows, s, outputs]` of rows `start` to `stop` over the sites before `start`."""
-        return self._sums(x, start, stop, np.ones((start, stop - start), bool))
+        return self._sums(x, start, np.ones((start, stop - start), bool))
 
     def row(
         self, x: jax.Array, i: Any, start: int, stop: int, before: tuple[jax.Array, jax.Array]
     ) -> jax.Array:
         """Row `i`, `[S]`, of those from `start` to `stop`, given their sums."""
         many = self._inputs_of_a_place
+        block, first_row = divmod(start, self.block_size)
         seen = np.arange(start, stop) < i
         z = self._values(x[jnp.asarray(self.sites)[start:stop]]) * jnp.repeat(seen, many)[None]
         pre, linear = (
-            sums[i - start] + z @ kernel[start * many : stop * many, i]
-            for sums, kernel in zip(before, (self.first, self.skip), strict=True)
+            sums[i - start] + z @ kernels[block][start * many : stop * many, i - start + first_row]
+            for sums, kernels in zip(before, (self.first, self.skip), strict=True)
         )
         return self._finish(pre, linear, i)
 
@@ -185,13 +195,20 @@ class OrderedMLPs(_Perceptrons):
         before = self.apply(params, x, start, stop, method="before")
         return lambda y, i: self.apply(params, y, i, start, stop, before, method="row")  # type: ignore[return-value]
 
-    def _sums(self, x: jax.Array, start: int, stop: int, seen: np.ndarray) -> tuple[jax.Array, jax.Array]:
-        """Both linear maps of rows `start` to `stop`; `seen [k, rows]` says which of the first `k` sites they see."""
+    def _sums(self, x: jax.Array, start: int, seen: np.ndarray) -> tuple[jax.Array, jax.Array]:
+        """Both linear maps of rows from `start` on; `seen [k, rows]` says which of the first `k` sites they see."""
         many = self._inputs_of_a_place
+        block, row = divmod(start, self.block_size)
+        if row + seen.shape[1] > self.block_size:
+            raise ValueError(
+                f"stop: rows {start} to {start + seen.shape[1]} are not in one block of {self.block_size}"
+            )
         z = self._values(x[jnp.asarray(self.sites)[: len(seen)]])
         mask = np.repeat(seen, many, axis=0)[..., None]
         first, linear = (
-            jnp.einsum("sk,knh->nsh", z, jnp.where(mask, kernel[: len(mask), start:stop], 0))
-            for kernel in (self.first, self.skip)
+            jnp.einsum(
+                "sk,knh->nsh", z, jnp.where(mask, kernels[block][: len(mask), row : row + seen.shape[1]], 0)
+            )
+            for kernels in (self.first, self.skip)
         )
         return first, linear

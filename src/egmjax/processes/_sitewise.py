@@ -28,11 +28,13 @@ class SitewisePredictor:
     `rows(x, start, stop)` prepares the ranks from `start` to `stop` given the symbols of earlier ones and returns
     `row(y, n)`, `[S]`, that of the site of rank `n`, at states `y` that agree with `x` before `start`; `last(x)`: those
     of the last rank, `[num_last, S]`. Masks and symbols at sites that are not earlier make no difference to any.
+    `block_size`: ranks that are prepared at once, from multiples of it on; all if `None`.
     """
 
     predict: Callable[[jax.Array], jax.Array]
     rows: RowsFn
     last: Callable[[jax.Array], jax.Array]
+    block_size: int | None = None
 
     def __call__(self, x: jax.Array, t: Any) -> jax.Array:
         return self.predict(x)
@@ -84,11 +86,13 @@ def sitewise(
     apply_fn: Callable[[Any, jax.Array], jax.Array],
     rows_fn: Callable[[Any, jax.Array, int, int], RowFn],
     site_energies_fn: Callable[[jax.Array], jax.Array] | None = None,
+    *,
+    block_size: int | None = None,
 ) -> SitewiseApply:
     """The `apply_fn` of a network with `apply_fn(params, x) -> [rows, S]` and `rows_fn(params, x, start, stop)`.
 
     Rows are by rank, e.g. `apply` and `rows` of `networks.OrderedMLPs(site_order(path).first)`, or of
-    `networks.SiteMLPs` with the contexts of these sites; `rows_fn` is as in `SitewisePredictor`. With
+    `networks.SiteMLPs` with the contexts of these sites; the rest is as in `SitewisePredictor`. With
     `site_energies_fn`, e.g. `Target.site_energies`, the sites of the last rank follow their exact law given all others,
     `softmax(-E(x[i <- s]))`, and the network has no rows for them:
 
@@ -119,6 +123,6 @@ def sitewise(
             logits = jnp.zeros((path.sites, path.num_states), found.dtype).at[sites].set(found)
             return logits if site_energies_fn is None else logits.at[last].set(last_rows(x))
 
-        return SitewisePredictor(predict, rows, last_rows)
+        return SitewisePredictor(predict, rows, last_rows, block_size)
 
     return SitewiseApply(bound)

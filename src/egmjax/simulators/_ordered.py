@@ -15,10 +15,6 @@ from ..processes import MaskedProcess, PredictFn, RowFn, RowsFn, SitewisePredict
 from ..processes._masked import log_symbol_prob
 from ._samplers import Rollout, Sampler, start_state
 
-# a roll-out prepares blocks of rows at once: each compiles to a loop of its own
-_SMALLEST_BLOCK = 32
-_MOST_BLOCKS = 8
-
 
 def ordered_sampler(process: MaskedProcess) -> Sampler:
     """Reveals the sites of a `paths.Ordered` schedule by rank: `log_weight = -sum_i log D_i(x_i | earlier)`.
@@ -42,7 +38,7 @@ def ordered_sampler(process: MaskedProcess) -> Sampler:
     def sitewise(predict_fn: PredictFn) -> tuple[list[int], RowsFn, Any]:
         """Where blocks of rows begin and end, the rows of one, and those of the last rank."""
         if isinstance(predict_fn, SitewisePredictor):
-            size = max(_SMALLEST_BLOCK, -(-len(first) // _MOST_BLOCKS))
+            size = predict_fn.block_size or max(1, len(first))
             return [*range(0, len(first), size), len(first)], predict_fn.rows, predict_fn.last
         clock, sites = jnp.asarray(times, float), jnp.asarray(first)
         row_fn = lambda x, n: predict_fn(x, clock[n])[sites[n]]  # noqa: E731
