@@ -109,6 +109,8 @@ class LatticeOptions(Options):
     is coarse-to-fine with log-variance and likelihood, else random; defaults go with it."""
     context: int | None = None
     """Nearest earlier sites that a site looks at; None is all of them (coarse-to-fine only)."""
+    tied: bool = True
+    """Sites that see the like share parameters, but for small ones of their own (coarse-to-fine without --context)."""
     radius: int | None = None
     """Reach of the lattice layers in sites; None couples all sites."""
 
@@ -127,13 +129,15 @@ class OrderedOptions(LatticeOptions):
 
     # on policy: an update for each batch of roll-outs, each of which is used once
     objective: ObjectiveName = "log-variance"
-    iterations: int = 2_000
+    iterations: int = 5_000
     updates_per_iteration: int = 1
+    num_rollouts: int = 64  # many small updates: the noise of the gradient vanishes with the variance that is minimised
+    batch_size: int = 64
     buffer_rollouts: int = 1
     learning_rate: float = 3e-3
-    temper_fraction: float = 0.5
+    temper_fraction: float = 0.2
     depth: int = 1
-    checkpoint_every: int = 200
+    checkpoint_every: int = 500
     in_any_order: ClassVar[dict[str, Any]] = {}
     """Where another order takes other defaults than those of `LatticeOptions`."""
 
@@ -187,11 +191,7 @@ class PottsOptions(OrderedOptions):
     """Symbols of a site, q."""
     beta: float = 0.8
     """Inverse temperature; critical at log(1 + sqrt(q)), 1.005 for q = 3."""
-    iterations: int = 1_000
-    num_rollouts: int = 256
-    batch_size: int = 256
     depth: int = 2  # with one layer symbols do not meet
-    context: int | None = 24
 
 
 @dataclass(kw_only=True)

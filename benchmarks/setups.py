@@ -24,6 +24,7 @@ from egmjax.paths import (
     coarse_to_fine,
     nearest_earlier,
     stationary_path,
+    tie_by_displacement,
     torus_points,
 )
 from egmjax.processes import (
@@ -374,11 +375,12 @@ def _site_networks(options: Options, target: Target, process: Process) -> Networ
         "odd": target.symmetric_under_flip,
         "equivariant": target.symmetric_under_relabelling and not target.symmetric_under_flip,
     }
+    points = torus_points(options.length)
     if options.context is None or options.context >= len(order.first) - 1:
-        network: Any = OrderedMLPs(order.first, **shape)
+        tied = tie_by_displacement(points[order.first], period=options.length) if options.tied else None
+        network: Any = OrderedMLPs(order.first, tied=tied, **shape)
         block_size = network.block_size
     else:
-        points = torus_points(options.length)
         contexts = nearest_earlier(points, order.rank, options.context, period=options.length)
         network, block_size = SiteMLPs(contexts[order.first], **shape), None
     generator = sitewise(

@@ -13,7 +13,14 @@ import pytest
 from scipy.special import logsumexp
 
 from egmjax.networks import OrderedMLPs, SiteMLPs
-from egmjax.paths import MaskedPath, Ordered, coarse_to_fine, nearest_earlier, torus_points
+from egmjax.paths import (
+    MaskedPath,
+    Ordered,
+    coarse_to_fine,
+    nearest_earlier,
+    tie_by_displacement,
+    torus_points,
+)
 from egmjax.processes import FlowProcess, MaskedProcess, SitewisePredictor, site_order, sitewise
 from egmjax.simulators import first_hitting_sampler, ordered_sampler
 from egmjax.targets import Ising, dependence, independent_sites
@@ -78,6 +85,26 @@ def log_q(process, predictor):
     sampler = ordered_sampler(process)
     weights = jax.jit(jax.vmap(lambda x: sampler.log_weight(jax.random.key(3), predictor, x)))(STATES)
     return -np.asarray(weights, np.float64)
+
+
+def test_rows_tied_by_displacement_by_hand():
+    """Places 0, 4, 2, 6 of a ring of eight: the last two rows are alike, and mirror each other's places."""
+    points = np.array([[0.0], [4], [2], [6]])
+    tied = tie_by_displacement(points, period=8)
+    np.testing.assert_array_equal(tied.row, [2, 1, 0, 0])
+    pair = tied.pair
+    assert pair[2, 0] == pair[3, 1]
+    assert pair[2, 1] == pair[3, 0]
+    assert len({pair[1, 0], pair[2, 0], pair[2, 1], pair[3, 2]}) == 4
+    np.testing.assert_allclose(tied.weight[2, :2], 1)
+    np.testing.assert_allclose(tied.weight[3, :3], np.array([1, 1, 0.5]) / np.sqrt(0.75))
+    np.testing.assert_array_equal(np.triu(tied.weight), 0)
+    without_decay = tie_by_displacement(points, period=8, decay=0.0)
+    np.testing.assert_allclose(without_decay.weight, np.tri(4, k=-1))
+    assert len(set(tie_by_displacement(points).pair[3, :3])) == 3  # on a line, not a ring
+    assert tie_by_displacement(points[:1]).weight.shape == (1, 1)
+    with pytest.raises(ValueError, match="points"):
+        tie_by_displacement(np.zeros((2, 1)))
 
 
 @pytest.mark.parametrize(

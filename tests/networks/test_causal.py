@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from egmjax.networks import OrderedMLPs, SiteMLPs
+from egmjax.paths import tie_by_displacement
 
 CONTEXTS = np.array([[-1, -1], [0, -1], [1, 0], [3, 1]])
 
@@ -47,14 +48,16 @@ def test_rows(num_states, depth, kind):
 
 
 @pytest.mark.parametrize(
-    ("num_states", "depth", "kind"), [(2, 1, "odd"), (2, 2, None), (3, 1, None), (3, 2, "equivariant")]
+    ("num_states", "depth", "kind", "is_tied"),
+    [(2, 1, "odd", False), (2, 2, None, True), (3, 1, None, True), (3, 2, "equivariant", False)],
 )
-def test_rows_that_look_at_all_earlier_sites(num_states, depth, kind):
+def test_rows_that_look_at_all_earlier_sites(num_states, depth, kind, is_tied):
     """In several blocks: the rows of `SiteMLPs` with the same numbers; alone, from anywhere in a block; causal."""
-    num = 20
+    num, own = 20, 0.3
     sites = np.random.default_rng(0).permutation(num)
+    tied = tie_by_displacement(sites[:, None].astype(float), period=num) if is_tied else None
     options = {"num_states": num_states, "width": 3, "depth": depth} | ({kind: True} if kind else {})
-    net = OrderedMLPs(sites, block_size=8, **options)
+    net = OrderedMLPs(sites, block_size=8, tied=tied, own=own, **options)
     params = jax.tree.map(lambda a: 0.5 * a, drawn(net, num))
     x = jax.random.randint(jax.random.key(9), (num,), 0, num_states)
     rows = np.asarray(jax.jit(net.apply)(params, x))
@@ -62,12 +65,19 @@ def test_rows_that_look_at_all_earlier_sites(num_states, depth, kind):
     assert rows.std() > 0.1
 
     contexts = np.where(np.arange(num) < np.arange(num)[:, None], sites, -1)
-    same = {name: a for name, a in params["params"].items() if "_from_" not in name}
+    given = {name: np.asarray(a) for name, a in params["params"].items()}
+    same = {name: a for name, a in given.items() if "_from_" not in name and "_shared" not in name}
+    if is_tied:
+        same = {name: given[f"{name}_shared"][tied.row] + own * a for name, a in same.items()}
     for name in ("kernel_0", "skip"):
-        blocks = [np.asarray(params["params"][f"{name}_from_{start}"]) for start in (0, 8, 16)]
+        blocks = [given[f"{name}_from_{start}"] for start in (0, 8, 16)]
         many = len(blocks[0]) // 8
         whole = [np.pad(a, [(0, num * many - len(a)), (0, 0), (0, 0)]) for a in blocks]
-        same[name] = np.swapaxes(np.concatenate(whole, axis=1), 0, 1)
+        kernel = np.swapaxes(np.concatenate(whole, axis=1), 0, 1)
+        if is_tied:
+            common = given[f"{name}_shared"][tied.pair].reshape(kernel.shape)
+            kernel = np.repeat(tied.weight, many, axis=1)[..., None] * (common + own * kernel)
+        same[name] = kernel
     plain = SiteMLPs(contexts, **options).apply({"params": same}, x)
     np.testing.assert_allclose(plain, rows, rtol=1e-4, atol=1e-5)
 
@@ -80,6 +90,9 @@ def test_rows_that_look_at_all_earlier_sites(num_states, depth, kind):
             np.testing.assert_allclose(alone(before, after, n, start, stop), rows[n], rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match="stop"):
         net.rows(params, x, 6, 10)
+    if is_tied:
+        with pytest.raises(ValueError, match="tied"):
+            OrderedMLPs(sites[1:], tied=tied).init(jax.random.key(0), x)
     for n in (0, 9, 18):
         other = x.at[sites[n]].set((x[sites[n]] + 1) % num_states)
         moved = np.abs(np.asarray(jax.jit(net.apply)(params, other)) - rows).max(1) > 1e-5

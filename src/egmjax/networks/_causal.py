@@ -35,19 +35,23 @@ class _Perceptrons(nn.Module, kw_only=True):
         hidden_init = nn.initializers.variance_scaling(1.0, "fan_in", "normal", batch_axis=(0,))
         outputs = self.num_states if self._inputs_of_a_place > 1 else 1
         self.first = places_fn("kernel_0", scaled, self.width)
-        self.first_bias = None if self.odd else self.param("bias_0", zeros, (num, self.width))
+        self.first_bias = None if self.odd else self._of_rows("bias_0", zeros, num, self.width)
         layers = []
         for n in range(1, self.depth):
             shape = (num, self.width, self.width)
-            bias = None if self.odd else self.param(f"bias_{n}", zeros, (num, self.width))
-            mean = self.param(f"mean_{n}", zeros, shape) if self.equivariant else None
-            layers.append((self.param(f"kernel_{n}", hidden_init, shape), mean, bias))
+            bias = None if self.odd else self._of_rows(f"bias_{n}", zeros, num, self.width)
+            mean = self._of_rows(f"mean_{n}", zeros, *shape) if self.equivariant else None
+            layers.append((self._of_rows(f"kernel_{n}", hidden_init, *shape), mean, bias))
         self.layers = layers
-        self.head = self.param("head", zeros, (num, self.width, outputs))
+        self.head = self._of_rows("head", zeros, num, self.width, outputs)
         self.skip = places_fn("skip", lambda key, shape, fan_in: jnp.zeros(shape), outputs)
         # an offset common to all symbols is none
         has_offset = not (self.odd or self.equivariant)
-        self.offset = self.param("offset", zeros, (num, outputs)) if has_offset else None
+        self.offset = self._of_rows("offset", zeros, num, outputs) if has_offset else None
+
+    def _of_rows(self, name: str, init_fn: Any, num: int, *shape: int) -> jax.Array:
+        """Parameters `[num, *shape]`, some for each row."""
+        return self.param(name, init_fn, (num, *shape))
 
     @property
     def _inputs_of_a_place(self) -> int:
@@ -142,27 +146,60 @@ class OrderedMLPs(_Perceptrons):
     roll-outs `rows(params, x, start, stop)` gives rows one by one, given their sums over sites before `start`; the
     rows from `start` to `stop` must lie in one of the blocks of `block_size`, which have parameters of their own.
     Costs `num_sites^2 width / 2` a state for either; with 288 sites, on one core, a ninth of the time of `SiteMLPs`
-    for roll-outs and a third for gradients. Raises `ValueError` as it does.
+    for roll-outs and a third for gradients. Where the target looks alike from all sites, so do their rows:
+
+        W1_(j i) = a_(j i) (C_kind(j i) + own W_(j i))        V_i = C_kind(i) + own V_i        ...
+
+    with `tied`, a `paths.TiedRows`, e.g. of `paths.tie_by_displacement`: what rows have in common is learned from all
+    of them, and a small `own` has what is left change slowly; `a` has them learn of near places before far ones. Any
+    row can still be anything. Raises `ValueError` as `SiteMLPs`, for `tied` of another number of rows and for rows
+    that are not in one block.
     """
 
     sites: Any
     block_size: int = 64
+    tied: Any = None
+    own: float = 0.05
 
     def setup(self) -> None:
-        num, many = len(self.sites), self._inputs_of_a_place
+        num = len(self.sites)
+        if self.tied is not None and self.tied.pair.shape != (num, num):
+            raise ValueError(f"tied: expected {num} rows, got {len(self.tied.row)}")
         self.bounds = [(start, min(start + self.block_size, num)) for start in range(0, num, self.block_size)]
+        self._declare(num, self._of_places)
 
-        def places(name: str, init_fn: Any, outputs: int) -> list[jax.Array]:
-            def block(start: int, stop: int) -> jax.Array:
-                # of what a row sees, not of what it could
-                fan_in = np.maximum(1, np.arange(start, stop))[None, :, None] * many
-                return self.param(
-                    f"{name}_from_{start}", init_fn, (stop * many, stop - start, outputs), fan_in
-                )
+    def _of_places(self, name: str, init_fn: Any, outputs: int) -> list[jax.Array]:
+        """Kernels `[places, rows, outputs]`, one for each block of rows."""
+        num, many, tied = len(self.sites), self._inputs_of_a_place, self.tied
+        seen = np.maximum(1, np.arange(num))  # what a row sees, not what it could
+        if tied is not None:
+            row, place = np.nonzero(np.tri(num, k=-1))
+            pairs = tied.pair[row, place]
+            fan_in = np.bincount(pairs, seen[row]) / np.maximum(1, np.bincount(pairs))
+            kinds = max(1, len(fan_in))
+            fan_in = many * np.maximum(1, np.pad(fan_in, (0, kinds - len(fan_in))))
+            shared = self.param(f"{name}_shared", init_fn, (kinds, many, outputs), fan_in[:, None, None])
 
-            return [block(*bounds) for bounds in self.bounds]
+        def block(start: int, stop: int) -> jax.Array:
+            shape = (stop * many, stop - start, outputs)
+            fan_in = many * seen[None, start:stop, None]
+            kernel = self.param(f"{name}_from_{start}", init_fn, shape, fan_in)
+            if tied is None:
+                return kernel
+            pair, weight = (a[start:stop, :stop].T for a in (tied.pair, tied.weight))
+            common = jnp.moveaxis(shared[pair], 2, 1).reshape(shape)
+            return jnp.asarray(np.repeat(weight, many, axis=0)[..., None], float) * (
+                common + self.own * kernel
+            )
 
-        self._declare(num, places)
+        return [block(*bounds) for bounds in self.bounds]
+
+    def _of_rows(self, name: str, init_fn: Any, num: int, *shape: int) -> jax.Array:
+        own = super()._of_rows(name, init_fn, num, *shape)
+        if self.tied is None:
+            return own
+        shared = self.param(f"{name}_shared", init_fn, (int(self.tied.row.max()) + 1, *shape))
+        return shared[self.tied.row] + self.own * own
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """All rows, `[num_sites, S]`."""

@@ -23,7 +23,7 @@ from ._jump_law import (
 )
 from ._masked import MaskedPath
 from ._mixture import MixturePath
-from ._orders import coarse_to_fine, nearest_earlier, torus_points
+from ._orders import TiedRows, coarse_to_fine, nearest_earlier, tie_by_displacement, torus_points
 from ._product import ProductPath
 from ._schedules import (
     CondOT,
@@ -60,6 +60,7 @@ __all__ = [
     "Path",
     "Polynomial",
     "ProductPath",
+    "TiedRows",
     "Trigonometric",
     "UniformPath",
     "VarianceExploding",
@@ -82,5 +83,6 @@ __all__ = [
     "nearest_earlier",
     "stationary_path",
     "survival",
+    "tie_by_displacement",
     "torus_points",
 ]

@@ -10,7 +10,7 @@ known, and a few of the nearest known sites say nearly all about it.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -61,6 +61,53 @@ def nearest_earlier(points: Any, rank: Any, num: int, *, period: float | None = 
         found = np.argsort(distance, kind="stable")[: min(num, int((rank < rank[site]).sum()))]
         table[site, : len(found)] = found
     return table
+
+
+class TiedRows(NamedTuple):
+    """Which rows of an order are alike, and which of the places that they see: for `networks.OrderedMLPs`.
+
+    Kinds of rows `[num]` and of pairs of row and earlier place `[num, num]`, integers from 0 on; weights `[num, num]`
+    of the latter, whose squares have an average of one over the places of each row. Later places have weight 0.
+    """
+
+    row: np.ndarray
+    pair: np.ndarray
+    weight: np.ndarray
+
+
+def tie_by_displacement(points: Any, *, period: float | None = None, decay: float = 1.0) -> TiedRows:
+    """Rows are alike whose nearest earlier point is equally far, and see alike what is equally displaced from them.
+
+        weight_ij = (distance_ij / distance to the nearest)^-decay, up to a factor for each row
+
+    `points [num, d]` by rank, e.g. `torus_points(L)[order.first]`, with `period` as in `coarse_to_fine`. In an order
+    from coarse to fine nearly all is the same around rows of one kind, and a translation away; what differs is
+    which of the others of their kind came before. Costs `num^2 log(num)`. Raises `ValueError` as `coarse_to_fine`, and
+    where two points are the same.
+    """
+    points = _check_points(points)
+    num = len(points)
+    apart = points[None, :] - points[:, None]
+    if period is not None:
+        apart = np.mod(apart + period / 2, period) - period / 2
+    apart = np.round(apart, 6)
+    distance = np.sqrt(np.sum(apart**2, axis=-1))
+    earlier = np.tri(num, k=-1, dtype=bool)
+    if np.any(distance[earlier] == 0):
+        raise ValueError("points: two of them are the same")
+    nearest = np.min(np.where(earlier, distance, np.inf), axis=1)
+    row = np.unique(np.round(nearest, 6), return_inverse=True)[1]
+    seen = np.concatenate([np.broadcast_to(row[:, None, None], (num, num, 1)), apart], axis=-1)[earlier]
+    pair = np.zeros((num, num), int)
+    weight = np.zeros((num, num))
+    if num > 1:
+        pair[earlier] = np.unique(seen, axis=0, return_inverse=True)[1].reshape(-1)
+        weight[earlier] = (distance / np.where(np.isfinite(nearest), nearest, 1.0)[:, None])[
+            earlier
+        ] ** -decay
+        squares = np.sum(weight**2, axis=1, keepdims=True)
+        weight *= np.sqrt(np.arange(num)[:, None] / np.where(squares > 0, squares, 1.0))
+    return TiedRows(row, pair, weight)
 
 
 def _check_points(points: Any) -> np.ndarray:
