@@ -70,6 +70,7 @@ def evaluate_energy(
         "largest_weight": summary.largest_weight,
         "num_nonfinite": int(summary.num_nonfinite),
         "num_samples": options.num_samples,
+        "symmetries": getattr(options, "average", 1),
         "seconds": {"sample": sample_seconds},
         "cpu_seconds": {"sample": cpu_seconds},
         "redraw": redraw,  # the program being compiled
