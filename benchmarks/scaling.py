@@ -202,8 +202,7 @@ def _mean(values: list[float]) -> float:
 def _cell(found: Reached | None) -> str:
     if found is None:
         return "-"
-    text = f"{found.cost:.2e}" if found.cost >= 1e4 else f"{found.cost:.3g}"
-    return f"< {text}" if found.is_bound else text
+    return ("< " if found.is_bound else "") + f"{found.cost:.3g}"
 
 
 def _exponent(found: dict[int, Reached]) -> str:
