@@ -111,6 +111,9 @@ class LatticeOptions(Options):
     """Nearest earlier sites that a site looks at; None is all of them (coarse-to-fine only)."""
     tied: bool = True
     """Sites that see the like share parameters, but for small ones of their own (coarse-to-fine without --context)."""
+    average: int = 1
+    """Symmetries of the lattice that the density of samples is averaged over, once trained: as many log-weights a
+    sample, and a higher ESS (coarse-to-fine only; none are known of a spin glass)."""
     radius: int | None = None
     """Reach of the lattice layers in sites; None couples all sites."""
 
@@ -488,6 +491,7 @@ COUNTS = (
     "checkpoint_every",
     "num_steps",
     "context",
+    "average",
     "bins",
 )
 
@@ -535,6 +539,8 @@ def check(options: RunOptions) -> None:
             raise ValueError("objective: a fixed order has no noised energy to bootstrap through")
         if options.process == "uniform":
             raise ValueError("order: only sites under a mask have one, not those of --process uniform")
+    elif getattr(options, "average", 1) > 1:
+        raise ValueError("average: needs the density of a fixed order (--order coarse-to-fine)")
     power = getattr(options, "power", 1.0)
     if not 1 <= power < math.inf:
         raise ValueError(f"power: at least 1 and finite, got {power}")

@@ -154,6 +154,7 @@ def table(report: dict[str, Any]) -> str:
         f"   ELBO {cell(log_z['elbo'])}   EUBO {cell(log_z['eubo'])}",
         f"  ESS  {cell(report['ess_fraction'])}   forward ESS  {cell(report['forward_ess_fraction'])}"
         f"   Pareto k  {cell(report['pareto_k'])}   largest weight  {report['largest_weight']:.2e}",
+        *([f"  symmetries: {report['symmetries']}"] if report["symmetries"] > 1 else []),
         *_tests(report["exactness"]),
         f"  energy evaluations  {report['energy_evaluations']:.3g}   seconds  "
         + "  ".join(f"{k} {v:.1f}" for k, v in report["seconds"].items()),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,15 @@ import numpy as np
 from egmjax.training import Checkpoints
 
 from .data_runs import build_from_data
-from .options import DataOptions, Options, RunOptions, configuration, read_configuration
+from .options import (
+    DataOptions,
+    LatticeOptions,
+    Options,
+    RunOptions,
+    check,
+    configuration,
+    read_configuration,
+)
 from .setups import Setup, build_from_energy
 
 CHUNK = 1_000  # roll-outs at a time: memory stays flat, and one compiled program serves every count
@@ -37,12 +46,21 @@ class LoadedRun(NamedTuple):
         return draw(self.roll_out, self.params, key, num_samples)
 
 
-def load(folder: str | Path) -> LoadedRun:
-    """The run in `folder`. Raises `ValueError` where there is none, or its checkpoint is damaged."""
+def load(folder: str | Path, *, average: int | None = None) -> LoadedRun:
+    """The run in `folder`, its density averaged over `average` symmetries of the lattice in place of its own number.
+
+    Raises `ValueError` where there is no run, its checkpoint is damaged, or its density cannot be averaged so.
+    """
     folder = Path(folder)
     name, options = read_configuration(folder)
+    store = checkpoints(folder, name, options)
+    if average is not None:
+        if not isinstance(options, LatticeOptions):
+            raise ValueError(f"average: no symmetries of sites are known of {name}")
+        options = replace(options, average=average)
+        check(options)
     setup = build(name, options)
-    state = checkpoints(folder, name, options).restore(setup.init(options.seed))
+    state = store.restore(setup.init(options.seed))
     return LoadedRun(name, options, setup, state.ema_params, compile_roll_out(setup))
 
 

@@ -1,6 +1,6 @@
 """Draw more certified samples from a finished run, or exact chains that it proposes to.
 
-python -m benchmarks.sample RUN --num N [--seed S] [--out FILE]
+python -m benchmarks.sample RUN --num N [--seed S] [--average M] [--out FILE]
 python -m benchmarks.sample RUN --chains metropolis|i-sir [--candidates N] [--num-steps T] [--local-moves M]
 python -m benchmarks.sample RUN --smc PARTICLES --num N
 """
@@ -56,6 +56,8 @@ class SampleOptions:
     """Gibbs sweeps or Langevin steps, or pairs of them, after each move."""
     local_step: float = 0.05
     """Langevin step of these, in squared units of the real coordinates."""
+    average: int | None = None
+    """Symmetries of the lattice that the density is averaged over; None is what the run was given (fixed orders)."""
     smc: int = 0
     """Particles in each run of sequential Monte Carlo twisted by the learned noised energy (--objective bootstrap),
     for a sampler whose ESS is low; 0 draws independent samples."""
@@ -81,11 +83,13 @@ def run(options: SampleOptions) -> Path:
     key = jax.random.fold_in(jax.random.key(options.seed), 3)
     if options.chains != "none" and options.smc:
         raise ValueError("smc: cannot be combined with --chains")
+    if options.average is not None and options.smc:
+        raise ValueError("average: particles have no density to average, so not with --smc")
     if options.chains != "none":
         return _chains(options, file, key)
     if options.smc:
         return _twisted(options, file, key)
-    x, log_weight = load(options.run).sample(key, options.num)
+    x, log_weight = load(options.run, average=options.average).sample(key, options.num)
     _save(file, x, {} if log_weight is None else {"log_weight": log_weight})
     if log_weight is None:
         print(f"{options.num} samples in {file}, learned from data")
@@ -113,7 +117,7 @@ def _chains(options: SampleOptions, file: Path, key: jax.Array) -> Path:
     note = file.with_suffix(".chains.json")
     if note.exists() and not options.overwrite:
         raise ValueError(f"out: {note} exists; give --overwrite to replace it")
-    x, report = run_exact_chains(load(options.run), key, plan)
+    x, report = run_exact_chains(load(options.run, average=options.average), key, plan)
     _save(file, x, {})
     write_atomically(note, json.dumps(clean(report), indent=1) + "\n")
     print(

@@ -48,6 +48,7 @@ from egmjax.simulators import (
     grid_sampler,
     ordered_sampler,
     scale_spacing,
+    symmetrized,
     time_grid,
 )
 from egmjax.states import Categorical, Real, Space
@@ -177,7 +178,20 @@ def build_from_energy(name: str, options: Options) -> Setup:
     per_iteration = options.num_rollouts * (1 + exact_last)
     per_iteration += options.updates_per_iteration * options.batch_size * (for_each + exact_last)
     init, generator, noised_energy_fn = networks
+    if isinstance(options, LatticeOptions) and options.average > 1:
+        sampler = symmetrized(sampler, _symmetries(target, options))
     return Setup(target, process, sampler, init, generator, psi_fn, trainer, per_iteration, noised_energy_fn)
+
+
+def _symmetries(target: Target, options: LatticeOptions) -> np.ndarray:
+    """`options.average` different symmetries of the sites, the identity and random ones."""
+    known, num = target.site_symmetries, options.average
+    if known is None:
+        raise ValueError(f"average: no symmetries of the sites of a {type(target).__name__} are known")
+    if num > len(known):
+        raise ValueError(f"average: at most the {len(known)} symmetries of the lattice, got {num}")
+    others = 1 + np.random.default_rng(options.seed).permutation(len(known) - 1)
+    return known[[0, *others[: num - 1]]]
 
 
 def _num_steps(options: RunOptions) -> int:

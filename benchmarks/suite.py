@@ -3,6 +3,7 @@
     python -m benchmarks.suite egm --out DIR
     python -m benchmarks.suite gm --out DIR
     python -m benchmarks.suite trust --out DIR
+    python -m benchmarks.suite scaling --out DIR
 
 `egm`: 5x5 and 10x10 Ising models over `beta` (one network for all temperatures), the Gaussian-Bernoulli RBM, JointDW4
 and JointMoG, each learned from the energy by three objectives (`snis`, the published one; `bootstrap`, with a learned
@@ -13,6 +14,9 @@ flow of a network of its own (`residual`); distances to held-out images, and the
 
 `trust`: certificate, tests against exact laws and cost of the sampler of each target with its defaults, beside cluster
 moves, parallel tempering and thrml at equal wall-clock time (a package of its own; its row holds the error without it).
+
+`scaling`: energies and processor seconds to come within several KL divergences a site of the critical Ising model, by
+training schedules of several lengths, over the size of the lattice; one seed, about an hour on one core.
 
 DIR gets a folder for each run, `rows.jsonl` (one line for each method, seed and temperature), `tables.md` and figures.
 An interrupted suite goes on where it stopped: runs whose report exists are not repeated. `--tiny` makes every run
@@ -37,7 +41,7 @@ import tyro
 from egmjax.targets import Ising, Target
 from egmjax.training import write_atomically
 
-from . import amortized, gm, gm_tables, suite_tables, train, trust, trust_tables
+from . import amortized, gm, gm_tables, scaling, suite_tables, train, trust, trust_tables
 from .chains import run_chains
 from .commands import is_taken, one_sentence
 from .options import TARGETS, check
@@ -71,7 +75,7 @@ class SuiteOptions:
     out: Path
     """Folder for the results; an interrupted suite in it is resumed."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Seeds of training and of the chains or samples."""
+    """Seeds of training and of the chains or samples; scaling has one if left out."""
     experiments: tuple[str, ...] = ()
     """Which of the suite's experiments; all of them if left out."""
     methods: tuple[str, ...] = ()
@@ -99,6 +103,7 @@ class Suite(NamedTuple):
     methods: tuple[str, ...]
     tabulate: Callable[[list[dict[str, Any]]], str]
     draw: Callable[[list[dict[str, Any]]], dict[str, Any]]
+    seeds: tuple[int, ...] = (0, 1, 2)
 
 
 def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
@@ -111,7 +116,12 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
         if arguments[0] not in SUITES:
             raise ValueError(f"suite: unknown {arguments[0]!r}, expected one of {', '.join(SUITES)}")
     suite = SUITES[arguments[0]]
-    options = tyro.cli(SuiteOptions, args=arguments[1:], prog=f"python -m benchmarks.suite {arguments[0]}")
+    options = tyro.cli(
+        SuiteOptions,
+        args=arguments[1:],
+        prog=f"python -m benchmarks.suite {arguments[0]}",
+        default=SuiteOptions(out=tyro.MISSING, seeds=suite.seeds),
+    )
     with one_sentence():
         if not options.seeds or len(set(options.seeds)) < len(options.seeds) or min(options.seeds) < 0:
             raise ValueError(f"seeds: expected different numbers of at least 0, got {options.seeds}")
@@ -310,6 +320,16 @@ def trusted(case: trust.Trusted) -> Experiment:
     return Experiment(run, chains, budget="wall_seconds")
 
 
+def scaled(length: int) -> Experiment:
+    """The critical Ising model; a method is a number of updates."""
+
+    def run(options: SuiteOptions, method: str, seed: int, folder: Path) -> list[dict[str, Any]]:
+        small = {**TINY, "length": length // 2, "iterations": 1 + int(method) // 125} if options.tiny else {}
+        return scaling.run(length, int(method), seed, folder, small)
+
+    return Experiment(run)
+
+
 SUITES = {
     "egm": Suite(EGM, METHODS, suite_tables.tabulate, suite_tables.draw),
     "gm": Suite({"digits": Experiment(_digits)}, gm.NETWORKS, gm_tables.tabulate, gm_tables.draw),
@@ -318,6 +338,13 @@ SUITES = {
         ("sampler",),
         trust_tables.tabulate,
         lambda rows: {},
+    ),
+    "scaling": Suite(
+        {f"ising-{length}": scaled(length) for length in scaling.LENGTHS},
+        tuple(map(str, scaling.SCHEDULES)),
+        scaling.tabulate,
+        scaling.draw_figure,
+        seeds=(0,),
     ),
 }
 

@@ -25,7 +25,7 @@ def evaluate_energy(
     name: str, options: Any, setup: Setup, params: Any, history: list[dict[str, float]], folder: Path
 ) -> dict[str, Any]:
     """Draws certified samples and holds them against what is exactly known; writes samples and picture."""
-    target = setup.target
+    target, symmetries = setup.target, getattr(options, "average", 1)
     key_draw, key_weigh, key_floor = jax.random.split(jax.random.fold_in(jax.random.key(options.seed), 2), 3)
     started, cpu_started = time.perf_counter(), time.process_time()
     roll_out = compile_roll_out(setup)
@@ -70,10 +70,13 @@ def evaluate_energy(
         "largest_weight": summary.largest_weight,
         "num_nonfinite": int(summary.num_nonfinite),
         "num_samples": options.num_samples,
+        "symmetries": symmetries,
         "seconds": {"sample": sample_seconds},
         "cpu_seconds": {"sample": cpu_seconds},
         "redraw": redraw,  # the program being compiled
-        "energy_evaluations": options.iterations * setup.energies_per_iteration + options.num_samples,
+        # the log-weight of each symmetry takes the local fields of one state
+        "energy_evaluations": options.iterations * setup.energies_per_iteration
+        + options.num_samples * (1 + symmetries * (symmetries > 1)),
     }
 
 

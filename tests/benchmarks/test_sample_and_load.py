@@ -6,6 +6,7 @@ import pytest
 
 from benchmarks import load, sample
 from benchmarks.twisted_smc import draw_twisted
+from egmjax.metrics import summarize_weights
 from tests.benchmarks.commands import arguments, command, refused, snapshot, strict_json
 
 
@@ -132,6 +133,26 @@ def test_help_and_exit_codes_of_the_process(tmp_path):
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert done.stderr.startswith("error: run: ")
+
+
+def test_averaged_over_symmetries(a_run, finished, capsys):
+    """A higher ESS and the same Z; the run's own number is one."""
+    log_weights = [load(a_run, average=num).sample(jax.random.key(3), 4000)[1] for num in (None, 1, 8)]
+    np.testing.assert_array_equal(log_weights[0], log_weights[1])
+    plain, averaged = (summarize_weights(w) for w in log_weights[1:])
+    assert averaged.ess_fraction > plain.ess_fraction + 0.01
+    log_z = load(a_run).setup.target.log_z
+    assert abs(averaged.log_z - log_z) < 4 * averaged.log_z_stderr
+    sample.main([str(a_run), "--num", "500", "--average", "8"])
+    assert "500 samples" in capsys.readouterr().out
+    for words, line in (
+        ([a_run, "--average", "73"], "average: at most the 72"),
+        ([a_run, "--average", "0"], "average: at least 1"),
+        ([a_run, "--average", "2", "--smc", "10"], "average: particles"),
+        ([finished("gb-rbm"), "--average", "2"], "average: no symmetries"),
+    ):
+        words = [*words, "--out", a_run / "other.npz"]
+        assert refused(sample.main, words, capsys).startswith(f"error: {line}")
 
 
 @pytest.mark.parametrize("kind", ["metropolis", "i-sir"])

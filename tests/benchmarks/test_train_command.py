@@ -150,6 +150,21 @@ SENSELESS = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["ising", "--order", "random"], "average: needs the density of a fixed order"),
+        (["spin-glass"], "average: no symmetries of the sites of a SpinGlass are known"),
+        (["ising", "--length", "3"], "average: at most the 72 symmetries of the lattice, got 100"),
+    ],
+)
+def test_what_cannot_be_averaged(words, line, capsys, tmp_path):
+    assert f"error: {line}" in refused(
+        train.main, [*words, "--average", "100", "--out", tmp_path / "x"], capsys
+    )
+    assert not (tmp_path / "x").exists()
+
+
 @pytest.mark.parametrize(("target", "name", "value"), SENSELESS)
 def test_senseless_values(target, name, value, capsys, tmp_path):
     line = refused(train.main, arguments(target, tmp_path / "x", **{name: value}), capsys)

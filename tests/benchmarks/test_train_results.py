@@ -184,6 +184,7 @@ def test_evaluation_shares_no_key_with_training(tmp_path, monkeypatch):
     [
         {"objective": "snis"},
         {"order": "raster"},
+        {"average": 5},
         {"order": "random", "radius": 1, "length": 4},
         {"field": 0.3},
         {"coupling": -1.0},
@@ -198,6 +199,7 @@ def test_options_of_the_ising_target(tmp_path, options):
     train.main(arguments("ising", tmp_path / "run", **options))
     report = strict_json((tmp_path / "run" / "report.json").read_text())
     assert {k: report["config"][k] for k in options} == options
+    assert report["symmetries"] == options.get("average", 1)
     assert 0 < report["ess_fraction"] <= 1
 
 

@@ -6,6 +6,7 @@ from ._ordered import ordered_sampler
 from ._rates import RateRollout, RateSampler, rate_sampler
 from ._samplers import Rollout, Sampler, first_hitting_sampler, grid_sampler
 from ._smc import SMC, Particles, smc_sampler
+from ._symmetrized import symmetrized
 
 __all__ = [
     "SMC",
@@ -26,6 +27,7 @@ __all__ = [
     "rate_sampler",
     "scale_spacing",
     "smc_sampler",
+    "symmetrized",
     "time_grid",
     "uniform_spacing",
 ]

@@ -85,4 +85,5 @@ def ordered_sampler(process: MaskedProcess) -> Sampler:
         agrees = jnp.all(hidden | (x1 == x0))  # no roll-out ends where the evidence is contradicted
         return jnp.where(agrees, correction - jnp.sum(jnp.where(hidden, gain, 0.0)), jnp.inf)
 
-    return Sampler(sample, log_weight, num_ranks, process.is_reversal)
+    # with evidence states that contradict it have none
+    return Sampler(sample, log_weight, num_ranks, process.is_reversal, has_density=path.evidence is None)

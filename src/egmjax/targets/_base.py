@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from .._pytree import frozen_pytree
 from ..states import Categorical, Space
@@ -94,6 +95,14 @@ class Target:
         """`energy` of 32 two-valued states at once, `words uint32 [sites, n] -> [32, n]`; `None` where there is none.
 
         See `egmjax.multispin`.
+        """
+        return None
+
+    @property
+    def site_symmetries(self) -> np.ndarray | None:
+        """Different permutations `p` of the sites with `E(x[p]) = E(x)` for every `x`, int `[m, sites]`.
+
+        The identity comes first. `None` where no other is known. See `simulators.symmetrized`.
         """
         return None
 

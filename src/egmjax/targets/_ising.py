@@ -22,6 +22,7 @@ from . import _ising_transfer as transfer
 from ._base import Target
 from ._cluster_sample import NUM_CHAINS, cluster_sample
 from ._host import host_generator
+from ._space_group import space_group
 from ._torus_transfer import Torus
 
 __all__ = ["Ising"]
@@ -189,6 +190,11 @@ class Ising(Target):
         """0 where most spins are down, 1 where most are up, 2 for an exact tie (even tori only)."""
         spin_sum = 2 * jnp.sum(x, dtype=jnp.int32) - self.length**2
         return jnp.where(spin_sum < 0, 0, jnp.where(spin_sum > 0, 1, 2))
+
+    @property
+    def site_symmetries(self) -> np.ndarray:
+        """The space group of the torus: translations, rotations and reflections, `[8 L^2, L^2]`."""
+        return space_group(self.length)
 
     @property
     def symmetric_under_flip(self) -> bool:

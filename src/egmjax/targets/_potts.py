@@ -20,6 +20,7 @@ from .._pytree import frozen_pytree, static
 from ..states import Categorical
 from . import _torus_transfer as transfer
 from ._cluster_sample import NUM_CHAINS, cluster_sample
+from ._space_group import space_group
 from ._torus_target import TorusTarget
 
 __all__ = ["Potts"]
@@ -106,6 +107,11 @@ class Potts(TorusTarget):
             return (q * jnp.max(shares) - 1) / (q - 1)
 
         return {"order_parameter": order_parameter}
+
+    @property
+    def site_symmetries(self) -> np.ndarray:
+        """The space group of the torus: translations, rotations and reflections, `[8 L^2, L^2]`."""
+        return space_group(self.length)
 
     @property
     def symmetric_under_flip(self) -> bool:
