@@ -232,6 +232,9 @@ class RealOptions:
 class FlowOptions(RealOptions, Options):
     """Defaults shared by targets on R^d and mixed spaces."""
 
+    integrate_gaussian: bool = False
+    """Integrate out the real coordinates that are Gaussian given all others: the sampler learns the rest, and samples
+    are completed by exact draws."""
     objective: ObjectiveName = "snis"
     iterations: int = 60
     updates_per_iteration: int = 20
@@ -284,6 +287,15 @@ class FunnelOptions(FlowOptions):
 
     scale: float = 8.0
     power: float = 2.0
+
+
+@dataclass(kw_only=True)
+class ManyWellOptions(FlowOptions):
+    """16 double wells, each beside a Gaussian coordinate: 32 dimensions, 2^16 modes (FAB)."""
+
+    num_wells: int = 16
+    """Double wells; two dimensions each."""
+    scale: float = 1.8
 
 
 @dataclass(kw_only=True)
@@ -341,6 +353,7 @@ TARGETS: dict[str, type[Options]] = {
     "gmm25": Gmm25Options,
     "gmm40": Gmm40Options,
     "funnel": FunnelOptions,
+    "many-well": ManyWellOptions,
     "gb-rbm": GbRbmOptions,
     "joint-mog": JointMogOptions,
     "joint-dw4": JointDw4Options,
@@ -489,6 +502,7 @@ COUNTS = (
     "num_steps",
     "context",
     "bins",
+    "num_wells",
 )
 
 

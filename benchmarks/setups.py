@@ -54,14 +54,17 @@ from egmjax.targets import (
     Funnel,
     GaussianBernoulliRBM,
     GaussianMixture,
+    Integrated,
     Ising,
     JointDW4,
     JointMoG,
+    ManyWell,
     Potts,
     SpinGlass,
     Target,
     dependence,
     independent_sites,
+    integrated,
 )
 from egmjax.training import (
     Objective,
@@ -85,6 +88,7 @@ from .options import (
     IsingOptions,
     LatticeOptions,
     LearnedOptions,
+    ManyWellOptions,
     ObjectiveOptions,
     Options,
     PottsOptions,
@@ -98,6 +102,7 @@ from .options import (
 class Setup(NamedTuple):
     """A run's functions. `target` is a `targets.Target`, or the `data_sets.DataSet` learned from.
 
+    Samples are of `target`; `integrated` is what the sampler learns where some coordinates are integrated out of it.
     `energies_per_iteration` counts evaluations of the energy, one-site changes included. `noised_energy_fn(params, x,
     t)` is the learned psi, where there is one.
     """
@@ -111,6 +116,22 @@ class Setup(NamedTuple):
     trainer: Trainer
     energies_per_iteration: int
     noised_energy_fn: Callable[[Any, Any, Any], jax.Array] | None = None
+    integrated: Integrated | None = None
+
+    @property
+    def sampled(self) -> Any:
+        """What process, sampler and `psi_fn` are about: `target`, or what remains of it where some is integrated out."""
+        return self.target if self.integrated is None else self.integrated
+
+    def complete(self, key: jax.Array, x: Any) -> Any:
+        """States `[n, ...]` of `target` from those of `sampled`; weights are unchanged."""
+        if self.integrated is None:
+            return x
+        return jax.vmap(self.integrated.complete)(jax.random.split(key, jax.tree.leaves(x)[0].shape[0]), x)
+
+    def split(self, x: Any) -> Any:
+        """States `[n, ...]` of `sampled` from those of `target`."""
+        return x if self.integrated is None else jax.vmap(self.integrated.split)(x)
 
     @property
     def has_energy(self) -> bool:
@@ -137,7 +158,9 @@ class Networks(NamedTuple):
 
 def build_from_energy(name: str, options: Options) -> Setup:
     """Composes the run of target `name`."""
-    target = make_target(name, options)
+    whole = make_target(name, options)
+    rest = integrated(whole) if getattr(options, "integrate_gaussian", False) else None
+    target = whole if rest is None else rest
     process = make_process(options, target.space, _rank(options, target))
     sampler = make_sampler(options, process)
     networks = _networks(options, target, process)
@@ -175,8 +198,12 @@ def build_from_energy(name: str, options: Options) -> Setup:
     exact_last = int(is_coarse_to_fine(options))
     per_iteration = options.num_rollouts * (1 + exact_last)
     per_iteration += options.updates_per_iteration * options.batch_size * (for_each + exact_last)
+    if rest is not None:
+        per_iteration *= rest.num_energies
     init, generator, noised_energy_fn = networks
-    return Setup(target, process, sampler, init, generator, psi_fn, trainer, per_iteration, noised_energy_fn)
+    return Setup(
+        whole, process, sampler, init, generator, psi_fn, trainer, per_iteration, noised_energy_fn, rest
+    )
 
 
 def _num_steps(options: RunOptions) -> int:
@@ -229,6 +256,8 @@ def make_target(name: str, options: Options) -> Target:
             return GaussianMixture.gmm40(options.variant)
         case FunnelOptions():
             return Funnel()
+        case ManyWellOptions():
+            return ManyWell(options.num_wells)
         case LearnedOptions():
             from .learned import load_energy  # imports the flows, which takes seconds
 
