@@ -232,6 +232,9 @@ class RealOptions:
 class FlowOptions(RealOptions, Options):
     """Defaults shared by targets on R^d and mixed spaces."""
 
+    network: Literal["mlp", "coordinates"] = "mlp"
+    """mlp: a residual perceptron on the whole state. coordinates: one shared by all coordinates, which see each other
+    through means; for real coordinates that depend little on each other."""
     integrate_gaussian: bool = False
     """Integrate out the real coordinates that are Gaussian given all others: the sampler learns the rest, and samples
     are completed by exact draws."""
@@ -275,6 +278,8 @@ class Gmm40Options(FlowOptions):
 
     variant: Literal["torch", "jax"] = "torch"
     """torch: fab-torch, iDEM; standard deviation 1.3133. jax: fab-jax; standard deviation 1."""
+    dim: int = 2
+    """Dimensions; SCLD has jax in 50."""
     scale: float = 25.0
     power: float = 2.0
     num_proposals: int = 1024
@@ -295,7 +300,20 @@ class ManyWellOptions(FlowOptions):
 
     num_wells: int = 16
     """Double wells; two dimensions each."""
-    scale: float = 1.8
+    network: Literal["mlp", "coordinates"] = "coordinates"
+    integrate_gaussian: bool = True
+    objective: ObjectiveName = "weighted"
+    iterations: int = 40
+    num_rollouts: int = 256
+    width: int = 24
+    depth: int = 2
+    learning_rate: float = 4e-3
+    temper_fraction: float = 0.5
+    scale: float = 1.3
+    power: float = 2.0
+    num_steps: int | None = 10
+    num_samples: int = 2_000
+    num_exact: int = 500
 
 
 @dataclass(kw_only=True)
@@ -503,6 +521,7 @@ COUNTS = (
     "context",
     "bins",
     "num_wells",
+    "dim",
 )
 
 

@@ -14,7 +14,7 @@ import optax
 from egmjax.ebm import move_contrastive_objective
 from egmjax.estimators import PsiFn, psi_from_energy
 from egmjax.mcmc import refreshing_moves
-from egmjax.networks import LatticeNet, OrderedMLPs, ResidualMLP, SiteMLPs
+from egmjax.networks import CoordinateMLP, LatticeNet, OrderedMLPs, ResidualMLP, SiteMLPs
 from egmjax.paths import (
     GaussianPath,
     Linear,
@@ -120,7 +120,7 @@ class Setup(NamedTuple):
 
     @property
     def sampled(self) -> Any:
-        """What process, sampler and `psi_fn` are about: `target`, or what remains of it where some is integrated out."""
+        """What process, sampler and `psi_fn` are about: `target`, or what remains of it."""
         return self.target if self.integrated is None else self.integrated
 
     def complete(self, key: jax.Array, x: Any) -> Any:
@@ -253,7 +253,7 @@ def make_target(name: str, options: Options) -> Target:
         case SpinGlassOptions():
             return SpinGlass.plus_minus(options.length, options.beta, seed=options.disorder_seed)
         case Gmm40Options():
-            return GaussianMixture.gmm40(options.variant)
+            return GaussianMixture.gmm40(options.variant, options.dim)
         case FunnelOptions():
             return Funnel()
         case ManyWellOptions():
@@ -361,6 +361,12 @@ def _networks(options: Options, target: Target, process: Process) -> Networks:
             radius=options.radius,
             odd=target.symmetric_under_flip,
             use_time=use_time,
+        )
+    elif getattr(options, "network", "mlp") == "coordinates":
+        if not isinstance(target.space, Real):
+            raise ValueError(f"network: coordinates are for a Real space, and {target.space} is none")
+        generator = CoordinateMLP(
+            target.space, process.prediction_shape(), options.width, options.depth, scale=scale
         )
     else:
         generator = ResidualMLP(

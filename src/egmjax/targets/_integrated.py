@@ -3,9 +3,9 @@
     E(x, y) = c(x) + b(x) . y + y^T A(x) y / 2        for every x, A positive definite
     E_A(x) = c - b^T A^-1 b / 2 + log det(A / 2 pi) / 2,     y | x ~ N(-A^-1 b, A^-1),     log Z the same
 
-A sampler of `x` alone, completed by an exact draw of `y`, is one of the whole: its log-weights are what they were, since
-`-E(x, y) - log p(y | x) = -E_A(x)`. It is for real coordinates what the exact last sites are for a lattice: a harder
-energy in fewer dimensions. Where all real coordinates go, symbols remain.
+A sampler of `x` alone, completed by an exact draw of `y`, is one of the whole: its log-weights are what they were,
+since `-E(x, y) - log p(y | x) = -E_A(x)`. It is for real coordinates what the exact last sites are for a lattice. Where
+all real coordinates go, symbols remain.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ class Integrated(Target):
     def energy(self, x: Any) -> jax.Array:
         """`E_A(x)`, a scalar; infinite where the energy at `y = 0` is not finite.
 
-        `nan` where `A(x)` is not positive definite, which no estimate counts as a weight. Costs the energy, its gradient
-        and `dim` products with its Hessian, and `dim^3 / 3` multiplications.
+        `nan` where `A(x)` is not positive definite, which no estimate counts as a weight. Costs the energy, its
+        gradient, `dim` products with its Hessian, and `dim^3 / 3` multiplications.
         """
         constant, factor, slope = self._gaussian(x)
         log_det = jnp.sum(jnp.log(jnp.diagonal(factor))) - 0.5 * self.dim * np.log(2 * np.pi)
@@ -80,10 +80,11 @@ class Integrated(Target):
         return 1 + self.dim
 
     def complete(self, key: jax.Array, x: Any) -> Any:
-        """The full state with an exact draw of `y` given `x`, for one state; `jax.vmap` it. At the cost of an energy."""
+        """The full state with an exact draw of `y` given `x`, for one state, at the cost of an energy."""
         _, factor, slope = self._gaussian(x)
         noise = jax.random.normal(key, slope.shape, slope.dtype)
-        return self._given(x).merge(self._parts(solve_triangular(factor, noise - slope, lower=True, trans="T")))
+        y = solve_triangular(factor, noise - slope, lower=True, trans="T")
+        return self._given(x).merge(self._parts(y))
 
     def split(self, x: Any) -> Any:
         """What remains of a full state of the base."""
@@ -132,13 +133,13 @@ def integrated(target: Target, block: Sequence[Any] | None = None, *, tolerance:
 
     Args:
         target: Any target whose energy can be differentiated twice.
-        block: Flat indices of coordinates of a `Real` state; for a tuple one such sequence for each component, empty for
-            those of symbols. `None`: `gaussian_coordinates(target)`.
+        block: Flat indices of coordinates of a `Real` state; for a tuple one such sequence for each component, empty
+            for those of symbols. `None`: `gaussian_coordinates(target)`.
         tolerance: By how much Hessians in `y` may differ, relative to their largest entry.
 
     Raises:
-        ValueError: `block` is empty or everything, has indices out of range or twice, or names symbols; or the energy is
-            not quadratic in it, or without a positive definite Hessian, at one of 16 random states.
+        ValueError: `block` is empty or everything, has indices out of range or twice, or names symbols; or the energy
+            is not quadratic in it, or without a positive definite Hessian, at one of 16 random states.
 
     An energy that is quadratic at the states looked at and not elsewhere is not found out.
     """
@@ -155,9 +156,12 @@ def integrated(target: Target, block: Sequence[Any] | None = None, *, tolerance:
     for space, indices in zip(spaces, chosen):
         size = int(np.prod(space.shape)) if isinstance(space, Real) else 0
         if len(set(indices)) != len(indices) or any(not 0 <= i < size for i in indices):
-            raise ValueError(f"block: expected distinct indices of real coordinates of {space}, got {indices}")
+            raise ValueError(
+                f"block: expected distinct indices of real coordinates of {space}, got {indices}"
+            )
     free = tuple(
-        tuple(i for i in range(_size(space)) if i not in set(indices)) for space, indices in zip(spaces, chosen)
+        tuple(i for i in range(_size(space)) if i not in set(indices))
+        for space, indices in zip(spaces, chosen)
     )
     if not any(chosen) or not any(free):
         raise ValueError("block: must hold some coordinate, and leave one")
@@ -189,9 +193,7 @@ def gaussian_coordinates(target: Target, *, tolerance: float = 1e-4) -> Indices:
 
         def energy(y: jax.Array) -> jax.Array:
             parts = iter(jnp.split(y, np.cumsum(sizes)[:-1]))
-            full = tuple(
-                next(parts).reshape(a.shape) if real else a for a, real in zip(states, is_real)
-            )
+            full = tuple(next(parts).reshape(a.shape) if real else a for a, real in zip(states, is_real))
             return target.energy(full if isinstance(target.space, tuple) else full[0])
 
         y = jnp.concatenate([jnp.ravel(a) for a, real in zip(states, is_real) if real])

@@ -43,8 +43,8 @@ class _Well(NamedTuple):
 class ManyWell(Target):
     """States `x: float [2 num_wells]`, wells at the even indices, Gaussian coordinates at the odd ones.
 
-    `num_wells` is static. The wells `quartic a^4 + quadratic a^2 + linear a`, `quartic > 0`, are leaves; exact knowledge
-    needs them concrete and is by quadrature in one dimension. Raises `ValueError` for `num_wells < 1`.
+    `num_wells` is static. The coefficients of a well `quartic a^4 + quadratic a^2 + linear a`, `quartic > 0`, are leaves;
+    exact knowledge needs them concrete and is by quadrature in one dimension. Raises `ValueError` for `num_wells < 1`.
     """
 
     num_wells: int = static(default=16)
@@ -139,29 +139,31 @@ class ManyWell(Target):
 
     @property
     def _well(self) -> _Well:
-        """The trapezoid rule on equal nodes, which for a smooth density that vanishes at the ends is exact to rounding."""
-        slope = _real_roots(np.polyder(self._coefficients))
-        lowest = np.min(self._u(slope))
-        ends = _real_roots(np.polysub(self._coefficients, [lowest + DEPTH]))
-        nodes = np.linspace(ends.min(), ends.max(), CELLS + 1)
+        """The trapezoid rule on equal nodes: to rounding, for a smooth density that vanishes at the ends."""
+        turning = np.real(np.roots(np.polyder(self._coefficients)))  # more than the real ones do no harm
+        lowest = np.min(self._u(turning))
+        ends = np.roots(np.polysub(self._coefficients, [lowest + DEPTH]))
+        ends = np.real(ends[np.abs(np.imag(ends)) < 1e-9])
+        low, high = ends.min(), ends.max()
+        nodes = np.linspace(low, high, CELLS + 1)
         energies = self._u(nodes)
         mass = np.exp(lowest - energies)
         probs = mass / mass.sum()
         mean = float(probs @ energies)
-        # cut at zero: each half by Gauss-Legendre, whose nodes need not meet the cut
-        halves = [_integral(lambda a: np.exp(lowest - self._u(a)), *sorted((0.0, e))) for e in (ends.min(), ends.max())]
+
+        def half(
+            bound: Callable[[float, float], float],
+        ) -> float:  # Gauss-Legendre, which allows for a cut at zero
+            return _integral(lambda a: np.exp(lowest - self._u(a)), bound(low, 0.0), bound(high, 0.0))
+
+        left, right = half(min), half(max)
         return _Well(
             log_z=float(np.log(mass.sum() * (nodes[1] - nodes[0])) - lowest),
             mean=mean,
             variance=float(probs @ (energies - mean) ** 2),
-            right=halves[1] / sum(halves),
-            nodes=np.union1d(nodes, slope),
+            right=right / (left + right),
+            nodes=np.union1d(nodes, turning),
         )
-
-
-def _real_roots(coefficients: np.ndarray) -> np.ndarray:
-    roots = np.roots(coefficients)
-    return np.real(roots[np.abs(np.imag(roots)) < 1e-9])
 
 
 def _integral(fn: Callable[[np.ndarray], np.ndarray], low: float, high: float) -> float:
