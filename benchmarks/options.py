@@ -303,10 +303,11 @@ class ManyWellOptions(FlowOptions):
     network: Literal["mlp", "coordinates"] = "coordinates"
     integrate_gaussian: bool = True
     objective: ObjectiveName = "weighted"
-    iterations: int = 40
+    iterations: int = 100
     num_rollouts: int = 256
-    width: int = 24
-    depth: int = 2
+    buffer_rollouts: int = 40
+    width: int = 32
+    depth: int = 1
     learning_rate: float = 4e-3
     temper_fraction: float = 0.5
     scale: float = 1.3

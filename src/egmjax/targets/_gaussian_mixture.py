@@ -259,8 +259,8 @@ def _published_means(variant: str, dim: int) -> np.ndarray:
         uniform = (words & 0xFFFFFF).astype(np.float32) * np.float32(2.0**-24)
         return ((uniform - np.float32(0.5)) * np.float32(80)).astype(np.float64)
     with jax.threefry_partitionable(False), jax.ensure_compile_time_eval():
-        uniform = jax.random.uniform(jax.random.PRNGKey(0), (40, dim), jnp.float32, -1.0, 1.0)
-        return np.asarray(uniform * np.float32(40), np.float64)
+        drawn = jax.random.uniform(jax.random.PRNGKey(0), (40, dim), jnp.float32, -1.0, 1.0)
+        return np.asarray(drawn * np.float32(40), np.float64)
 
 
 def _coordinate(i: int, x: jax.Array) -> jax.Array:

@@ -43,8 +43,9 @@ class _Well(NamedTuple):
 class ManyWell(Target):
     """States `x: float [2 num_wells]`, wells at the even indices, Gaussian coordinates at the odd ones.
 
-    `num_wells` is static. The coefficients of a well `quartic a^4 + quadratic a^2 + linear a`, `quartic > 0`, are leaves;
-    exact knowledge needs them concrete and is by quadrature in one dimension. Raises `ValueError` for `num_wells < 1`.
+    `num_wells` is static. The coefficients of a well `quartic a^4 + quadratic a^2 + linear a`, `quartic > 0`, are
+    leaves; exact knowledge needs them concrete and is by quadrature in one dimension. Raises `ValueError` for
+    `num_wells < 1`.
     """
 
     num_wells: int = static(default=16)
