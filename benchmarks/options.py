@@ -235,6 +235,12 @@ class RealOptions:
 class FlowOptions(RealOptions, Options):
     """Defaults shared by targets on R^d and mixed spaces."""
 
+    network: Literal["mlp", "coordinates"] = "mlp"
+    """mlp: a residual perceptron on the whole state. coordinates: one shared by all coordinates, which see each other
+    through means; for real coordinates that depend little on each other."""
+    integrate_gaussian: bool = False
+    """Integrate out the real coordinates that are Gaussian given all others: the sampler learns the rest, and samples
+    are completed by exact draws."""
     objective: ObjectiveName = "snis"
     iterations: int = 60
     updates_per_iteration: int = 20
@@ -275,6 +281,8 @@ class Gmm40Options(FlowOptions):
 
     variant: Literal["torch", "jax"] = "torch"
     """torch: fab-torch, iDEM; standard deviation 1.3133. jax: fab-jax; standard deviation 1."""
+    dim: int = 2
+    """Dimensions; SCLD has jax in 50."""
     scale: float = 25.0
     power: float = 2.0
     num_proposals: int = 1024
@@ -287,6 +295,29 @@ class FunnelOptions(FlowOptions):
 
     scale: float = 8.0
     power: float = 2.0
+
+
+@dataclass(kw_only=True)
+class ManyWellOptions(FlowOptions):
+    """16 double wells, each beside a Gaussian coordinate: 32 dimensions, 2^16 modes (FAB)."""
+
+    num_wells: int = 16
+    """Double wells; two dimensions each."""
+    network: Literal["mlp", "coordinates"] = "coordinates"
+    integrate_gaussian: bool = True
+    objective: ObjectiveName = "weighted"
+    iterations: int = 100
+    num_rollouts: int = 256
+    buffer_rollouts: int = 40
+    width: int = 32
+    depth: int = 1
+    learning_rate: float = 4e-3
+    temper_fraction: float = 0.5
+    scale: float = 1.3
+    power: float = 2.0
+    num_steps: int | None = 10
+    num_samples: int = 2_000
+    num_exact: int = 500
 
 
 @dataclass(kw_only=True)
@@ -344,6 +375,7 @@ TARGETS: dict[str, type[Options]] = {
     "gmm25": Gmm25Options,
     "gmm40": Gmm40Options,
     "funnel": FunnelOptions,
+    "many-well": ManyWellOptions,
     "gb-rbm": GbRbmOptions,
     "joint-mog": JointMogOptions,
     "joint-dw4": JointDw4Options,
@@ -493,6 +525,8 @@ COUNTS = (
     "context",
     "average",
     "bins",
+    "num_wells",
+    "dim",
 )
 
 

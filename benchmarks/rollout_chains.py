@@ -59,7 +59,7 @@ def run_exact_chains(run: LoadedRun, key: jax.Array, plan: ChainPlan) -> tuple[A
     setup = run.setup
     if not setup.has_energy:
         raise ValueError("chains: a run that learned from data has no energy to accept by")
-    target, path = setup.target, setup.process.path
+    target, path = setup.sampled, setup.process.path
     local = (
         refreshing_moves(target.space, num_steps=plan.local_moves, step_size=plan.local_step)
         if plan.local_moves
@@ -91,7 +91,10 @@ def run_exact_chains(run: LoadedRun, key: jax.Array, plan: ChainPlan) -> tuple[A
             _, kept = jax.lax.scan(step, proposal.sample(key_start)[0], keys)
             return jax.tree.map(lambda a: a[plan.burn_in :], kept)
 
-        return jax.vmap(chain)(jax.random.split(key, plan.num_chains))
+        key_chains, key_complete = jax.random.split(key)
+        x, acceptance = jax.vmap(chain)(jax.random.split(key_chains, plan.num_chains))
+        keys = jax.random.split(key_complete, plan.num_chains)
+        return jax.vmap(setup.complete)(keys, x), acceptance
 
     started = time.perf_counter()
     compiled = sample.lower(run.params, key).compile()
@@ -100,13 +103,14 @@ def run_exact_chains(run: LoadedRun, key: jax.Array, plan: ChainPlan) -> tuple[A
     x, acceptance = jax.device_get(compiled(run.params, key))
     seconds = time.perf_counter() - started
 
-    observables = {"energy": target.energy, **target.observables}
+    whole = setup.target
+    observables = {"energy": whole.energy, **whole.observables}
     found = {}
     for name, fn in observables.items():
         values = np.asarray(jax.jit(jax.vmap(jax.vmap(fn)))(jax.tree.map(jnp.asarray, x)))
         entry = summarize_series(values)
         found[name] = entry | {"ess_per_second": entry["ess"] / seconds}
-    found["energy"]["exact_mean"] = target.mean_energy
+    found["energy"]["exact_mean"] = whole.mean_energy
     moves = plan.num_chains * (plan.burn_in + plan.num_steps)
     densities = 2 if plan.kind == "metropolis" else plan.candidates
     return x, {

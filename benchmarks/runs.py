@@ -88,7 +88,8 @@ def compile_roll_out(setup: Setup) -> RollOut:
             return rollouts.x, None
         with jax.default_matmul_precision("highest"):
             psi = jax.vmap(lambda x: setup.psi_fn(x, 1.0))(rollouts.x)
-        return rollouts.x, psi + rollouts.log_weight
+            x = setup.complete(jax.random.fold_in(key, 1), rollouts.x)
+        return x, psi + rollouts.log_weight
 
     return roll_out
 
@@ -119,6 +120,7 @@ def weigh(setup: Setup, params: Any, key: jax.Array, x1: Any) -> np.ndarray:
         with jax.default_matmul_precision("highest"):
             return total + jax.vmap(lambda xi: setup.psi_fn(xi, 1.0))(x)
 
+    x1 = setup.split(x1)
     keys = jax.random.split(key, num)
     size = min(CHUNK, num)
     parts = []

@@ -14,7 +14,7 @@ import optax
 from egmjax.ebm import move_contrastive_objective
 from egmjax.estimators import PsiFn, psi_from_energy
 from egmjax.mcmc import refreshing_moves
-from egmjax.networks import LatticeNet, OrderedMLPs, ResidualMLP, SiteMLPs
+from egmjax.networks import CoordinateMLP, LatticeNet, OrderedMLPs, ResidualMLP, SiteMLPs
 from egmjax.paths import (
     GaussianPath,
     Linear,
@@ -56,14 +56,17 @@ from egmjax.targets import (
     Funnel,
     GaussianBernoulliRBM,
     GaussianMixture,
+    Integrated,
     Ising,
     JointDW4,
     JointMoG,
+    ManyWell,
     Potts,
     SpinGlass,
     Target,
     dependence,
     independent_sites,
+    integrated,
 )
 from egmjax.training import (
     Objective,
@@ -87,6 +90,7 @@ from .options import (
     IsingOptions,
     LatticeOptions,
     LearnedOptions,
+    ManyWellOptions,
     ObjectiveOptions,
     Options,
     PottsOptions,
@@ -100,6 +104,7 @@ from .options import (
 class Setup(NamedTuple):
     """A run's functions. `target` is a `targets.Target`, or the `data_sets.DataSet` learned from.
 
+    Samples are of `target`; `integrated` is what the sampler learns where some coordinates are integrated out of it.
     `energies_per_iteration` counts evaluations of the energy, one-site changes included. `noised_energy_fn(params, x,
     t)` is the learned psi, where there is one.
     """
@@ -113,6 +118,22 @@ class Setup(NamedTuple):
     trainer: Trainer
     energies_per_iteration: int
     noised_energy_fn: Callable[[Any, Any, Any], jax.Array] | None = None
+    integrated: Integrated | None = None
+
+    @property
+    def sampled(self) -> Any:
+        """What process, sampler and `psi_fn` are about: `target`, or what remains of it."""
+        return self.target if self.integrated is None else self.integrated
+
+    def complete(self, key: jax.Array, x: Any) -> Any:
+        """States `[n, ...]` of `target` from those of `sampled`; weights are unchanged."""
+        if self.integrated is None:
+            return x
+        return jax.vmap(self.integrated.complete)(jax.random.split(key, jax.tree.leaves(x)[0].shape[0]), x)
+
+    def split(self, x: Any) -> Any:
+        """States `[n, ...]` of `sampled` from those of `target`."""
+        return x if self.integrated is None else jax.vmap(self.integrated.split)(x)
 
     @property
     def has_energy(self) -> bool:
@@ -139,7 +160,9 @@ class Networks(NamedTuple):
 
 def build_from_energy(name: str, options: Options) -> Setup:
     """Composes the run of target `name`."""
-    target = make_target(name, options)
+    whole = make_target(name, options)
+    rest = integrated(whole) if getattr(options, "integrate_gaussian", False) else None
+    target = whole if rest is None else rest
     process = make_process(options, target.space, _rank(options, target))
     sampler = make_sampler(options, process)
     networks = _networks(options, target, process)
@@ -177,10 +200,14 @@ def build_from_energy(name: str, options: Options) -> Setup:
     exact_last = int(is_coarse_to_fine(options))
     per_iteration = options.num_rollouts * (1 + exact_last)
     per_iteration += options.updates_per_iteration * options.batch_size * (for_each + exact_last)
+    if rest is not None:
+        per_iteration *= rest.num_energies
     init, generator, noised_energy_fn = networks
     if isinstance(options, LatticeOptions) and options.average > 1:
         sampler = symmetrized(sampler, _symmetries(target, options))
-    return Setup(target, process, sampler, init, generator, psi_fn, trainer, per_iteration, noised_energy_fn)
+    return Setup(
+        whole, process, sampler, init, generator, psi_fn, trainer, per_iteration, noised_energy_fn, rest
+    )
 
 
 def _symmetries(target: Target, options: LatticeOptions) -> np.ndarray:
@@ -241,9 +268,11 @@ def make_target(name: str, options: Options) -> Target:
         case SpinGlassOptions():
             return SpinGlass.plus_minus(options.length, options.beta, seed=options.disorder_seed)
         case Gmm40Options():
-            return GaussianMixture.gmm40(options.variant)
+            return GaussianMixture.gmm40(options.variant, options.dim)
         case FunnelOptions():
             return Funnel()
+        case ManyWellOptions():
+            return ManyWell(options.num_wells)
         case LearnedOptions():
             from .learned import load_energy  # imports the flows, which takes seconds
 
@@ -347,6 +376,12 @@ def _networks(options: Options, target: Target, process: Process) -> Networks:
             radius=options.radius,
             odd=target.symmetric_under_flip,
             use_time=use_time,
+        )
+    elif getattr(options, "network", "mlp") == "coordinates":
+        if not isinstance(target.space, Real):
+            raise ValueError(f"network: coordinates are for a Real space, and {target.space} is none")
+        generator = CoordinateMLP(
+            target.space, process.prediction_shape(), options.width, options.depth, scale=scale
         )
     else:
         generator = ResidualMLP(

@@ -52,7 +52,7 @@ def draw_twisted(run: LoadedRun, key: jax.Array, num_particles: int, num: int) -
         raise ValueError(f"smc: at least 2 particles, got {num_particles}")
     if noised_energy is None:
         raise ValueError("smc: this run has learned no noised energy (--objective bootstrap does)")
-    process, target = setup.process, setup.target
+    process, target = setup.process, setup.sampled
     smc = smc_sampler(
         process, grid_of(run.options, process), num_particles=num_particles, threshold=THRESHOLD
     )
@@ -65,6 +65,7 @@ def draw_twisted(run: LoadedRun, key: jax.Array, num_particles: int, num: int) -
     num_runs = max(LEAST_RUNS, -(-num // num_particles))
     runs = [jax.device_get(one(run.params, k)) for k in jax.random.split(key, num_runs)]
     x, log_weight = jax.tree.map(lambda *a: np.concatenate(a), *[(r.x, r.log_weight) for r in runs])
+    x = setup.complete(jax.random.fold_in(key, 1), x)
     weights = np.stack([r.log_weight for r in runs]).astype(np.float64)
     top = weights.max()
     means = np.exp(weights - top).mean(axis=1) if np.isfinite(top) else np.zeros(num_runs)

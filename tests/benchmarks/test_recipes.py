@@ -33,7 +33,9 @@ def variants():
     yield "potts", {"objective": "likelihood", "context": 2}
     yield "three-modes", {"objective": "log-variance"}
     yield "ising", {"objective": "snis", "site_conditionals": True}
-    yield "gmm40", {"variant": "jax"}
+    yield "gmm40", {"variant": "jax", "dim": 5}
+    yield "gb-rbm", {"integrate_gaussian": True}
+    yield "funnel", {"integrate_gaussian": True, "network": "coordinates"}
     yield "three-peaks", {"process": "jump", "bins": 6}
     yield "three-modes", {"stepper": "euler"}
 
@@ -58,6 +60,8 @@ def tiny(name, changes, tmp_path):
     values = {**{k: v for k, v in TINY.items() if hasattr(kind, k)}, **changes}
     if issubclass(kind, LatticeOptions):
         values |= {"length": 3}
+    if hasattr(kind, "num_wells"):
+        values |= {"num_wells": 2}
     return kind(out=tmp_path, **values)
 
 
@@ -99,6 +103,31 @@ def test_recipe_runs(name, changes, tmp_path):
     assert np.isfinite(report["log_z"]["estimate"])
     assert exact is None or report["log_z"]["elbo"] < exact + 1.0
     assert report["num_nonfinite"] == 0
+
+
+@pytest.mark.slow
+def test_what_is_integrated_out_is_in_the_samples(tmp_path):
+    """Real coordinates come back by exact draws: states of the whole target, weighed as the symbols alone are."""
+    train.main(arguments("gb-rbm", tmp_path / "run", "--integrate-gaussian", num_exact=100, num_samples=1000))
+    report = strict_json((tmp_path / "run" / "report.json").read_text())
+    with np.load(tmp_path / "run" / "samples.npz") as samples:
+        v, h, log_weight = samples["x0"], samples["x1"], samples["log_weight"].astype(np.float64)
+    assert v.shape == (1000, 2)
+    assert h.shape == (1000, 3)
+    residual = (
+        v - h @ np.array([[5.0, 0.0, -5.0], [0.0, 5.0, 0.0]]).T
+    )  # standard normal, whatever the network says
+    assert np.all(np.abs(residual.mean(axis=0)) < 4 / np.sqrt(1000))
+    assert np.all(np.abs(residual.var(axis=0) - 1) < 4 * np.sqrt(2 / 1000))
+    weights = np.exp(log_weight)
+    error = weights.std() / np.sqrt(1000)
+    assert abs(weights.mean() - np.exp(report["log_z"]["exact"])) < 4 * error
+    assert report["forward_ess_fraction"] is not None
+
+
+def test_coordinates_are_for_real_spaces(tmp_path):
+    with pytest.raises(ValueError, match="^network: "):
+        build("gb-rbm", tiny("gb-rbm", {"network": "coordinates"}, tmp_path))
 
 
 @pytest.mark.parametrize(

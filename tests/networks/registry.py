@@ -5,6 +5,7 @@ A case is a builder of `(network, space, output shape)`; `space` is that of the 
 
 from egmjax.networks import (
     ArrayHead,
+    CoordinateMLP,
     InnerProduct,
     LatticeDense,
     LatticeNet,
@@ -47,6 +48,11 @@ NETWORKS = {
     "mlp_frequencies": _mlp(FLOW, num_frequencies=5, scale=2.0),
     "mlp_frequencies_product": _mlp(PRODUCT, num_frequencies=5),
     "mlp_real_matrix": _mlp(MATRIX_FLOW),
+    "coordinates_matrix": lambda: (
+        CoordinateMLP(MATRIX_FLOW.path.space, MATRIX_FLOW.prediction_shape(), width=8, scale=2.0),
+        MATRIX_FLOW.path.space,
+        MATRIX_FLOW.prediction_shape(),
+    ),
     "mlp_categorical": _mlp(MASKED),
     "mlp_categorical_without_time": _mlp(MASKED, use_time=False),
     "mlp_product": _mlp(PRODUCT, scale=2.0),

@@ -103,6 +103,14 @@ def test_gmm40_means_are_those_of_their_generators():
     raw = np.random.RandomState(0).randint(0, 2**32, 80, dtype=np.uint32) & (2**24 - 1)
     uniform = raw.astype(np.float32).reshape(40, 2) * np.float32(2.0**-24)
     torch = GaussianMixture.gmm40("torch")
+    for variant in ("torch", "jax"):  # in other dimensions the same generators fill another shape
+        wider = GaussianMixture.gmm40(variant, 4)
+        assert wider.means.shape == (40, 4)
+        assert wider.log_z == pytest.approx(0.0, abs=1e-12)
+    more = np.random.RandomState(0).randint(0, 2**32, (40, 4), dtype=np.uint32) & (2**24 - 1)
+    np.testing.assert_allclose(
+        GaussianMixture.gmm40("torch", 4).means, (more / 2.0**24 - 0.5) * 80, atol=1e-5
+    )
     np.testing.assert_array_equal(torch.means.astype(np.float32), (uniform - np.float32(0.5)) * 2 * 40)
     np.testing.assert_allclose(torch.means[[0, 1, -1]], PUBLISHED, atol=0.51e-4)
     was = jax.config.jax_threefry_partitionable
@@ -139,3 +147,5 @@ def test_gmm40_cells_and_draws():
 def test_gmm40_refuses_other_names():
     with pytest.raises(ValueError, match=r"^variant: "):
         GaussianMixture.gmm40("numpy")
+    with pytest.raises(ValueError, match=r"^dim: "):
+        GaussianMixture.gmm40("torch", 0)

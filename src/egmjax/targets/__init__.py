@@ -9,9 +9,11 @@ from ._from_energy import FromEnergy, FromLogDensity, check_energy, from_energy,
 from ._funnel import Funnel
 from ._gaussian_bernoulli_rbm import GaussianBernoulliRBM
 from ._gaussian_mixture import GaussianMixture
+from ._integrated import Integrated, gaussian_coordinates, integrated
 from ._ising import Ising
 from ._joint_dw4 import JointDW4
 from ._joint_mog import JointMoG
+from ._many_well import ManyWell
 from ._mean_free import mean_free_basis
 from ._mixture_target import MixtureTarget
 from ._particles import DW4, LJ13
@@ -29,9 +31,11 @@ __all__ = [
     "Funnel",
     "GaussianBernoulliRBM",
     "GaussianMixture",
+    "Integrated",
     "Ising",
     "JointDW4",
     "JointMoG",
+    "ManyWell",
     "MixtureTarget",
     "Potts",
     "Rings",
@@ -49,7 +53,9 @@ __all__ = [
     "exact_denoiser",
     "from_energy",
     "from_log_density",
+    "gaussian_coordinates",
     "independent_sites",
+    "integrated",
     "mean_free_basis",
     "transformed",
 ]

@@ -59,10 +59,11 @@ class GaussianMixture(MixtureTarget):
         return cls(means, np.ones(25), np.full(25, -np.log(25.0)))
 
     @classmethod
-    def gmm40(cls, variant: Literal["torch", "jax"] = "torch") -> GaussianMixture:
+    def gmm40(cls, variant: Literal["torch", "jax"] = "torch", dim: int = 2) -> GaussianMixture:
         """40 equal normalised modes in the plane, means drawn once from `[-40, 40]^2`; log Z = 0.
 
-        Two targets go by this name; their means ship as `data/gmm40.json`.
+        Two targets go by this name; their means ship as `data/gmm40.json`. In other dimensions `dim` the
+        same generators fill `[40, dim]` (SCLD: `"jax"` in 50).
 
         `"torch"`: means `2 * 40 * (u - 1/2)`, `u` the first 80 float32 uniforms of PyTorch's CPU generator
         with seed 0 (a Mersenne twister), standard deviation `softplus(1) = 1.3133`: FAB (Midgley et al., 2023)
@@ -72,15 +73,22 @@ class GaussianMixture(MixtureTarget):
         `jax_threefry_partitionable` off, the default up to jax 0.4 under which the numbers were published (it
         gives other means since), standard deviation 1: FAB in JAX, Beyond ELBOs, SCLD.
 
-        Raises `ValueError` for another `variant`.
+        Raises `ValueError` for another `variant`, or `dim < 1`.
         """
         scales = {"torch": float(np.log1p(np.e)), "jax": 1.0}
         if variant not in scales:
             raise ValueError(f"variant: expected one of {sorted(scales)}, got {variant!r}")
+        if dim < 1:
+            raise ValueError(f"dim: at least 1, got {dim}")
         file = pathlib.Path(__file__).parent / "data" / "gmm40.json"
-        means = np.array(json.loads(file.read_text(encoding="utf-8"))[variant])
+        means = (
+            np.array(json.loads(file.read_text(encoding="utf-8"))[variant])
+            if dim == 2
+            else _published_means(variant, dim)
+        )
         scale = scales[variant]
-        return cls(means, np.full(40, scale), np.full(40, -np.log(40 * 2 * np.pi * scale**2)))
+        log_weight = -np.log(40) - 0.5 * dim * np.log(2 * np.pi * scale**2)
+        return cls(means, np.full(40, scale), np.full(40, log_weight))
 
     @classmethod
     def forty_modes(cls, dim: int) -> GaussianMixture:
@@ -241,6 +249,18 @@ class GaussianMixture(MixtureTarget):
             first[k], second[k] = density @ energy, density @ energy**2
         mean = float(probs @ first)
         return mean, float(np.sqrt(probs @ second - mean**2))
+
+
+def _published_means(variant: str, dim: int) -> np.ndarray:
+    """Means `[40, dim]` in `[-40, 40]^dim` as PyTorch or jax draws them; see `GaussianMixture.gmm40`."""
+    if variant == "torch":
+        # a float32 uniform is the low 24 bits of a word of the Mersenne twister
+        words = np.random.RandomState(0).randint(0, 2**32, (40, dim), dtype=np.uint32)
+        uniform = (words & 0xFFFFFF).astype(np.float32) * np.float32(2.0**-24)
+        return ((uniform - np.float32(0.5)) * np.float32(80)).astype(np.float64)
+    with jax.threefry_partitionable(False), jax.ensure_compile_time_eval():
+        drawn = jax.random.uniform(jax.random.PRNGKey(0), (40, dim), jnp.float32, -1.0, 1.0)
+        return np.asarray(drawn * np.float32(40), np.float64)
 
 
 def _coordinate(i: int, x: jax.Array) -> jax.Array:
