@@ -134,7 +134,9 @@ class OrderedOptions(LatticeOptions):
     objective: ObjectiveName = "log-variance"
     iterations: int = 5_000
     updates_per_iteration: int = 1
-    num_rollouts: int = 64  # many small updates: the noise of the gradient vanishes with the variance that is minimised
+    num_rollouts: int = (
+        64  # many small updates: the noise of the gradient vanishes with the variance that is minimised
+    )
     batch_size: int = 64
     buffer_rollouts: int = 1
     learning_rate: float = 3e-3
