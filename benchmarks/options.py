@@ -207,6 +207,7 @@ class SpinGlassOptions(OrderedOptions):
     """Inverse temperature."""
     disorder_seed: int = 0
     """Seed of the couplings."""
+    tied: bool = False  # no two sites see the like
     in_any_order: ClassVar[dict[str, Any]] = {"width": 256}
 
 
