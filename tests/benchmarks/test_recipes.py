@@ -126,7 +126,7 @@ def test_what_is_integrated_out_is_in_the_samples(tmp_path):
 
 
 def test_coordinates_are_for_real_spaces(tmp_path):
-    with pytest.raises(ValueError, match="^network: "):
+    with pytest.raises(ValueError, match=r"^network: "):
         build("gb-rbm", tiny("gb-rbm", {"network": "coordinates"}, tmp_path))
 
 
