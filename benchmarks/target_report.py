@@ -73,7 +73,8 @@ def evaluate_energy(
         "seconds": {"sample": sample_seconds},
         "cpu_seconds": {"sample": cpu_seconds},
         "redraw": redraw,  # the program being compiled
-        "energy_evaluations": options.iterations * setup.energies_per_iteration + options.num_samples,
+        "energy_evaluations": options.iterations * setup.energies_per_iteration
+        + options.num_samples * setup.energies_per_sample,
     }
 
 
