@@ -136,6 +136,11 @@ class Setup(NamedTuple):
         return x if self.integrated is None else jax.vmap(self.integrated.split)(x)
 
     @property
+    def energies_per_sample(self) -> int:
+        """Evaluations of the energy that the weight of a sample costs."""
+        return 1 if self.integrated is None else self.integrated.num_energies
+
+    @property
     def has_energy(self) -> bool:
         """Whether samples can be weighed: not where all that is known are data."""
         return isinstance(self.target, Target)

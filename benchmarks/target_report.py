@@ -76,7 +76,7 @@ def evaluate_energy(
         "redraw": redraw,  # the program being compiled
         # the log-weight of each symmetry takes the local fields of one state
         "energy_evaluations": options.iterations * setup.energies_per_iteration
-        + options.num_samples * (1 + symmetries * (symmetries > 1)),
+        + options.num_samples * (setup.energies_per_sample + symmetries * (symmetries > 1)),
     }
 
 

@@ -68,12 +68,12 @@ def test_tables_and_figure(monkeypatch):
 
 @pytest.mark.slow
 def test_a_tiny_suite(tmp_path):
-    words = ["scaling", "--tiny", "--experiments", "ising-8", "--methods", "125", "250"]
+    words = ["scaling", "--tiny", "--experiments", "ising-8", "--methods", "500", "1000"]
     suite.main([*words, "--out", str(tmp_path / "run")])
     rows = [strict_json(line) for line in (tmp_path / "run" / "rows.jsonl").read_text().splitlines()]
     assert [(r["seed"], r["method"], r["num_updates"], r["sites"]) for r in rows] == [
-        (0, "125", 2, 16),
-        (0, "250", 3, 16),
+        (0, "500", 2, 16),
+        (0, "1000", 3, 16),
     ]
     for row in rows:
         assert row["kl_per_site"] > 4 * row["kl_per_site_stderr"] > 0
