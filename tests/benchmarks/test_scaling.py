@@ -59,7 +59,7 @@ def test_tables_and_figure(monkeypatch):
     left, right = scaling.draw_figure(made_up())["scaling"].axes
     assert [t.get_text() for t in left.get_legend().get_texts()] == [
         "0.7 nats a site: power 2.00",
-        "0.3 nats a site: power 2.00",
+        "0.3 nats a site: power 2.00 +- 0.00",
     ]
     assert right.get_xscale() == right.get_yscale() == "log"
     monkeypatch.setattr(scaling, "THRESHOLDS", (1e-9,))
