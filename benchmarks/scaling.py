@@ -182,7 +182,7 @@ def draw_figure(rows: list[Row]) -> dict[str, Any]:
             exact = [(n, at.cost) for n, at in points.items() if not at.is_bound]
             bounds = [(n, at.cost) for n, at in points.items() if at.is_bound]
             law = power_law(points)
-            name = f"{threshold:g} nats a site" + (f": power {law.exponent:.2f}" if law else "")
+            name = f"{threshold:g} nats a site" + (f": power {_exponent(points)}" if law else "")
             axis.plot(*_columns(exact), "o", color=color, label=name)
             axis.plot(*_columns(bounds), "v", color=color, mfc="none")
             if law:

@@ -54,12 +54,12 @@ def test_tables_and_figure(monkeypatch):
     monkeypatch.setattr(scaling, "THRESHOLDS", (0.7, 0.3, 0.05))
     text = scaling.tabulate(made_up())
     assert "| exponent over L^2 | 2.00 | 2.00 +- 0.00 | - |" in text
-    assert "| 8 | < 6.4e+03 | 1.37e+04 | - |" in text
+    assert "| 8 | < 6.4e+03 | 1.37e+04 | 8.19e+04 |" in text
     assert "1.6e-01, 0.500, 409.6 s |" in text
     left, right = scaling.draw_figure(made_up())["scaling"].axes
     assert [t.get_text() for t in left.get_legend().get_texts()] == [
         "0.7 nats a site: power 2.00",
-        "0.3 nats a site: power 2.00",
+        "0.3 nats a site: power 2.00 +- 0.00",
     ]
     assert right.get_xscale() == right.get_yscale() == "log"
     monkeypatch.setattr(scaling, "THRESHOLDS", (1e-9,))

@@ -109,7 +109,7 @@ def test_bad_input():
     given = MaskedPath(Ordered.from_rank(np.arange(9)), sites=9, evidence=evidence)
     with pytest.raises(ValueError, match=r"^sampler: "):
         symmetrized(ordered_sampler(MaskedProcess(given)), LIST)
-    for wrong in (LIST[0], LIST[:0], np.zeros((2, 9), int), LIST + 0.5):
+    for wrong in (LIST[0], LIST[:0], np.zeros((2, 9), int), LIST.astype(float)):
         with pytest.raises(ValueError, match=r"^permutations: "):
             symmetrized(sampler, wrong)
     with pytest.raises(ValueError, match=r"^xt: "):

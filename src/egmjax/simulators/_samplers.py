@@ -40,7 +40,7 @@ class Sampler(NamedTuple):
     the chain. Where `is_reversal`, `exp(psi(x, 1) + log_weight)` is an unbiased estimate of `exp(psi(xt, t))`:
     the backward kernels of the process are the path's `p_{t|s}` and compose to `p_{t|1}(xt | x_1)`. Those of a flow,
     or of a diffusion at another noise, compose to another law of `xt`, and so does their estimate. Where `has_density`,
-    `log_weight` is the same for every key and `exp(-log_weight)` the probability of a roll-out, for all symbols.
+    `log_weight` is the same for every key, and `exp(-log_weight)` is the probability of every state of symbols.
     """
 
     sample: Callable[..., Rollout]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -30,9 +31,11 @@ def symmetrized(sampler: Sampler, permutations: Any) -> Sampler:
             "sampler: only a log-weight that is a density of all states can be averaged (ordered_sampler)"
         )
     forth = np.asarray(permutations)
-    if forth.ndim != 2 or forth.size == 0 or np.any(np.sort(forth, axis=1) != np.arange(forth.shape[1])):
+    is_table = forth.ndim == 2 and forth.size > 0 and np.issubdtype(forth.dtype, np.integer)
+    if not is_table or np.any(np.sort(forth, axis=1) != np.arange(forth.shape[1])):
         raise ValueError(
-            f"permutations: expected integers [m, sites], each row 0..sites-1 in some order, got {forth!r}"
+            "permutations: expected integers [m, sites], each row 0..sites-1 in some order, "
+            f"got {forth.dtype}{list(forth.shape)}"
         )
     back = np.argsort(forth, axis=1)
 
@@ -41,7 +44,7 @@ def symmetrized(sampler: Sampler, permutations: Any) -> Sampler:
             return jnp.logaddexp(total, -sampler.log_weight(key, predict_fn, x1[inverse]).astype(float)), None
 
         total, _ = jax.lax.scan(add, jnp.asarray(-jnp.inf, float), jnp.asarray(back))
-        return np.log(len(back)) - total
+        return math.log(len(back)) - total
 
     def sample(key: jax.Array, predict_fn: PredictFn, xt: Any = None, t: Scalar = 0.0) -> Rollout:
         if xt is not None:
