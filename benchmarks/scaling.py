@@ -3,7 +3,7 @@
     KL(q, p) / L^2 = (log Z - ELBO) / L^2,     log Z by Kaufman's formula, the ELBO of fresh roll-outs
 
 A run is that of `benchmarks.train ising` at the critical temperature, with its defaults but for the number of updates.
-The temperature falls during the first of them and the learning rate until the end, so a cost belongs to a whole
+The temperature falls during the first fifth of them and the learning rate until the end, so a cost belongs to a whole
 schedule, not to a place in one. There are schedules of several lengths for each lattice; what a threshold costs lies
 between the shortest that comes below it and the next shorter one. Costs are those of training: energies, those of local
 fields included, and processor seconds without compilation.
