@@ -107,8 +107,12 @@ class LatticeOptions(Options):
     """Order in which sites are generated: random for each sample; fixed row by row; or each as far from those before as
     can be, by a small network of its own, and at last all that are independent given these, from their exact law. None
     is coarse-to-fine with log-variance and likelihood, else random; defaults go with it."""
+    network: Literal["site", "masked", "transformer"] = "site"
+    """What predicts a site from earlier ones: a perceptron for each site; one of masked layers for all (MADE), with
+    width hidden units a site; or attention that knows of displacements only, its parameters shared by translation, or
+    of pairs of sites where the energy tells them apart (coarse-to-fine only)."""
     context: int | None = None
-    """Nearest earlier sites that a site looks at; None is all of them (coarse-to-fine only)."""
+    """Nearest earlier sites that a site looks at; None is all of them (coarse-to-fine and --network site only)."""
     radius: int | None = None
     """Reach of the lattice layers in sites; None couples all sites."""
 

@@ -14,7 +14,7 @@ import optax
 from egmjax.ebm import move_contrastive_objective
 from egmjax.estimators import PsiFn, psi_from_energy
 from egmjax.mcmc import refreshing_moves
-from egmjax.networks import LatticeNet, OrderedMLPs, ResidualMLP, SiteMLPs
+from egmjax.networks import CausalTransformer, LatticeNet, MaskedMLP, OrderedMLPs, ResidualMLP, SiteMLPs
 from egmjax.paths import (
     GaussianPath,
     Linear,
@@ -22,6 +22,7 @@ from egmjax.paths import (
     MixturePath,
     Ordered,
     coarse_to_fine,
+    displacements,
     nearest_earlier,
     stationary_path,
     torus_points,
@@ -362,7 +363,7 @@ def _networks(options: Options, target: Target, process: Process) -> Networks:
 
 
 def _site_networks(options: Options, target: Target, process: Process) -> Networks:
-    """A perceptron for each site but the last ones, which follow their exact law."""
+    """What predicts each site from earlier ones, but the last ones, which follow their exact law."""
     assert isinstance(options, LatticeOptions)
     assert isinstance(process, MaskedProcess)
     path = process.path
@@ -374,17 +375,29 @@ def _site_networks(options: Options, target: Target, process: Process) -> Networ
         "odd": target.symmetric_under_flip,
         "equivariant": target.symmetric_under_relabelling and not target.symmetric_under_flip,
     }
-    if options.context is None or options.context >= len(order.first) - 1:
-        network: Any = OrderedMLPs(order.first, **shape)
+    points = torus_points(options.length)
+    network: Any
+    if options.network == "masked":
+        network = MaskedMLP(order.first, **shape)
+    elif options.network == "transformer":
+        is_uniform = not isinstance(options, SpinGlassOptions)
+        pairs = displacements(points, period=options.length) if is_uniform else None
+        network = CausalTransformer(order.first, pairs, **shape)
+    elif options.context is None or options.context >= len(order.first) - 1:
+        network = OrderedMLPs(order.first, **shape)
     else:
-        points = torus_points(options.length)
         contexts = nearest_earlier(points, order.rank, options.context, period=options.length)
         network = SiteMLPs(contexts[order.first], **shape)
+
+    def decode(params: Any, memory: Any, start: int, stop: int) -> Any:
+        return network.decode(params["generator"], memory, start, stop)
+
     generator = sitewise(
         path,
         lambda params, x: network.apply(params["generator"], x),
         lambda params, x, start, stop: network.rows(params["generator"], x, start, stop),
         target.site_energies,
+        None if options.network == "site" else decode,
     )
 
     def init(key: jax.Array) -> Any:

@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 # rows in one product: enough to be fast, few enough that little of it is masked
-_ROWS = 64
+ROWS = 64
 
 
-class _Perceptrons(nn.Module, kw_only=True):
-    """What `SiteMLPs` and `OrderedMLPs` share: all but the first product, for the places that a row sees."""
+class SymbolNet(nn.Module, kw_only=True):
+    """What networks of a fixed order share: how symbols enter, and what is symmetric."""
 
     num_states: int = 2
     width: int = 32
@@ -23,20 +23,57 @@ class _Perceptrons(nn.Module, kw_only=True):
     odd: bool = False
     equivariant: bool = False
 
-    def _declare(self, num: int, inputs_shape: Callable[[int], tuple[int, ...]], fan_in: Any) -> None:
-        """Parameters of `num` rows; `inputs_shape(outputs)` is the shape of a linear map of the places seen."""
+    def _check(self) -> None:
         if self.odd and (self.num_states != 2 or self.equivariant):
             raise ValueError(
                 f"odd: needs num_states=2 and nothing else to be symmetric, got {self.num_states} states"
                 f" and equivariant={self.equivariant}"
             )
+
+    @property
+    def _inputs_of_a_place(self) -> int:
+        return self.num_states if self.num_states > 2 and not self.equivariant else 1
+
+    @property
+    def _outputs(self) -> int:
+        return (
+            self._inputs_of_a_place
+        )  # of two states one number tells, and of symbols apart each has its own
+
+    @property
+    def _channels(self) -> int:
+        return self.num_states if self.equivariant else 1
+
+    def _values(self, x: jax.Array) -> jax.Array:
+        """Inputs `[..., s, k m]` of symbols `[..., k]`: a spin, a one-hot symbol, or `s` indicators; of masks zeros."""
+        if self.equivariant:
+            return jnp.swapaxes(jax.nn.one_hot(x, self.num_states), -1, -2)
+        if self.num_states == 2:
+            return jnp.where(x < 2, 2.0 * x - 1.0, 0.0)[..., None, :]
+        one_hot = jax.nn.one_hot(x, self.num_states)
+        return one_hot.reshape(*one_hot.shape[:-2], 1, -1)
+
+    def _logits(self, found: jax.Array) -> jax.Array:
+        """Logits `[..., S]` of outputs `[..., s, outputs]`."""
+        logits = found.reshape(*found.shape[:-2], -1)
+        if self.num_states == 2 and not self.equivariant:
+            logits = jnp.concatenate([-0.5 * logits, 0.5 * logits], axis=-1)
+        return logits
+
+
+class _Perceptrons(SymbolNet, kw_only=True):
+    """What `SiteMLPs` and `OrderedMLPs` share: all but the first product, for the places that a row sees."""
+
+    def _declare(self, num: int, inputs_shape: Callable[[int], tuple[int, ...]], fan_in: Any) -> None:
+        """Parameters of `num` rows; `inputs_shape(outputs)` is the shape of a linear map of the places seen."""
+        self._check()
         zeros = nn.initializers.zeros
 
         def first_init(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
             return jax.random.normal(key, shape) / jnp.sqrt(fan_in)
 
         hidden_init = nn.initializers.variance_scaling(1.0, "fan_in", "normal", batch_axis=(0,))
-        outputs = self.num_states if self._inputs_of_a_place > 1 else 1
+        outputs = self._outputs
         self.first = self.param("kernel_0", first_init, inputs_shape(self.width))
         self.first_bias = None if self.odd else self.param("bias_0", zeros, (num, self.width))
         layers = []
@@ -51,19 +88,6 @@ class _Perceptrons(nn.Module, kw_only=True):
         # an offset common to all symbols is none
         has_offset = not (self.odd or self.equivariant)
         self.offset = self.param("offset", zeros, (num, outputs)) if has_offset else None
-
-    @property
-    def _inputs_of_a_place(self) -> int:
-        return self.num_states if self.num_states > 2 and not self.equivariant else 1
-
-    def _values(self, x: jax.Array) -> jax.Array:
-        """Inputs `[..., s, k m]` of symbols `[..., k]`: a spin, a one-hot symbol, or `s` indicators; of masks zeros."""
-        if self.equivariant:
-            return jnp.swapaxes(jax.nn.one_hot(x, self.num_states), -1, -2)
-        if self.num_states == 2:
-            return jnp.where(x < 2, 2.0 * x - 1.0, 0.0)[..., None, :]
-        one_hot = jax.nn.one_hot(x, self.num_states)
-        return one_hot.reshape(*one_hot.shape[:-2], 1, -1)
 
     def _finish(self, pre: jax.Array, linear: jax.Array, which: Any) -> jax.Array:
         """Logits `[..., S]` of the rows `which` from the first product `[..., s, width]` and the linear term."""
@@ -81,12 +105,9 @@ class _Perceptrons(nn.Module, kw_only=True):
                 new = new + times(mean, jnp.mean(h, axis=-2, keepdims=True))
             h = active(new, bias)
         logits = times(self.head, h) + linear
-        logits = logits.reshape(*logits.shape[:-2], -1)
         if self.offset is not None:
-            logits = logits + self.offset[which]
-        if self.num_states == 2 and not self.equivariant:
-            logits = jnp.concatenate([-0.5 * logits, 0.5 * logits], axis=-1)
-        return logits
+            logits = logits + jnp.expand_dims(self.offset[which], -2)
+        return self._logits(logits)
 
 
 class SiteMLPs(_Perceptrons):
@@ -157,8 +178,8 @@ class OrderedMLPs(_Perceptrons):
         """All rows, `[num_sites, S]`."""
         num = len(self.sites)
         parts = []
-        for start in range(0, num, _ROWS):
-            stop = min(start + _ROWS, num)
+        for start in range(0, num, ROWS):
+            stop = min(start + ROWS, num)
             seen = np.arange(stop)[:, None] < np.arange(start, stop)
             parts.append(self._finish(*self._sums(x, start, stop, seen), slice(start, stop)))
         return jnp.concatenate(parts)

@@ -19,6 +19,7 @@ from ._base import PredictFn
 
 RowFn = Callable[[jax.Array, Any], jax.Array]
 RowsFn = Callable[[jax.Array, int, int], RowFn]
+DecodeFn = Callable[[Any, int, int], tuple[Any, Callable[[Any, jax.Array, Any], tuple[jax.Array, Any]]]]
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,16 @@ class SitewisePredictor:
     `rows(x, start, stop)` prepares the ranks from `start` to `stop` given the symbols of earlier ones and returns
     `row(y, n)`, `[S]`, that of the site of rank `n`, at states `y` that agree with `x` before `start`; `last(x)`: those
     of the last rank, `[num_last, S]`. Masks and symbols at sites that are not earlier make no difference to any.
+
+    Where rows use what was computed for earlier ones (keys and values of a transformer), `decode(memory, start, stop)
+    -> (memory, step)` has the rows of a roll-out in turn, `step(memory, y, n) -> ([S], memory)`; the memory of a block
+    goes on to the next, and is `None` before the first.
     """
 
     predict: Callable[[jax.Array], jax.Array]
     rows: RowsFn
     last: Callable[[jax.Array], jax.Array]
+    decode: DecodeFn | None = None
 
     def __call__(self, x: jax.Array, t: Any) -> jax.Array:
         return self.predict(x)
@@ -84,11 +90,13 @@ def sitewise(
     apply_fn: Callable[[Any, jax.Array], jax.Array],
     rows_fn: Callable[[Any, jax.Array, int, int], RowFn],
     site_energies_fn: Callable[[jax.Array], jax.Array] | None = None,
+    decode_fn: Callable[[Any, Any, int, int], Any] | None = None,
 ) -> SitewiseApply:
     """The `apply_fn` of a network with `apply_fn(params, x) -> [rows, S]` and `rows_fn(params, x, start, stop)`.
 
     Rows are by rank, e.g. `apply` and `rows` of `networks.OrderedMLPs(site_order(path).first)`, or of
-    `networks.SiteMLPs` with the contexts of these sites; `rows_fn` is as in `SitewisePredictor`. With
+    `networks.SiteMLPs` with the contexts of these sites; `rows_fn` is as in `SitewisePredictor`, and so is
+    `decode_fn(params, memory, start, stop)`, of `networks.MaskedMLP` or `networks.CausalTransformer`. With
     `site_energies_fn`, e.g. `Target.site_energies`, the sites of the last rank follow their exact law given all others,
     `softmax(-E(x[i <- s]))`, and the network has no rows for them:
 
@@ -119,6 +127,10 @@ def sitewise(
             logits = jnp.zeros((path.sites, path.num_states), found.dtype).at[sites].set(found)
             return logits if site_energies_fn is None else logits.at[last].set(last_rows(x))
 
-        return SitewisePredictor(predict, rows, last_rows)
+        def decode(memory: Any, start: int, stop: int) -> Any:
+            assert decode_fn is not None
+            return decode_fn(params, memory, start, stop)
+
+        return SitewisePredictor(predict, rows, last_rows, decode if decode_fn is not None else None)
 
     return SitewiseApply(bound)
