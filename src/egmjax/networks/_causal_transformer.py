@@ -83,7 +83,7 @@ class CausalTransformer(CachedNet):
 
     def advance(self, x: jax.Array, memory: Any, first: Any, size: int) -> tuple[jax.Array, Any]:
         num = memory[0].shape[1]
-        seen = jnp.arange(num) < first + jnp.arange(size)[:, None]
+        seen = jnp.arange(num)[None] < first + jnp.arange(size)[:, None]
         pairs, known = (
             jax.lax.dynamic_slice_in_dim(jnp.asarray(a), first, size) for a in (self.pairs, self.known)
         )
@@ -91,7 +91,7 @@ class CausalTransformer(CachedNet):
         z = z.reshape(len(z), num, -1)
         u = jnp.zeros((len(z), size, self.width))
         if self.start is not None:
-            u = u + known @ self.start
+            u = u + (known @ self.start)[None]
         memory = list(memory)
         for n, layer in enumerate(self.layers):
             scores = jnp.moveaxis(layer["bias"][pairs[:, :num]], -1, 0)[None]  # [1, heads, rows, places]
@@ -105,23 +105,23 @@ class CausalTransformer(CachedNet):
                 of_symbols = jnp.einsum("srhe,mhe->shrm", query, self._by_head(layer["symbol_key"]))
                 scores = scores + jnp.einsum("srhe,sjhe->shrj", query, key)
                 scores = scores + jnp.einsum("shrm,sjm->shrj", of_symbols, z)
-            weights = _attention(scores, seen)
+            weights = _attention(scores, seen[None, None])
             weights = jnp.broadcast_to(weights, (len(z), *weights.shape[1:]))
             of_symbols = jnp.einsum("shrj,sjm->srhm", weights, z)
             found = jnp.einsum("srhm,mhe->srhe", of_symbols, self._by_head(layer["symbol_value"]))
             if self._remembered(n):
                 found = found + jnp.einsum("shrj,sjhe->srhe", weights, value)
-            u = u + (found.reshape(u.shape) @ layer["out"]) * (1 + known @ layer["gate"])
+            u = u + (found.reshape(u.shape) @ layer["out"]) * (1 + known @ layer["gate"])[None]
             v = _scaled(u)
             hidden = v @ layer["up"]
             if not self.odd:
-                hidden = hidden + layer["up_bias"]
+                hidden = hidden + layer["up_bias"][None, None]
             if self.equivariant:
                 hidden = hidden + jnp.mean(v, axis=0, keepdims=True) @ layer["mean"]
-            u = u + (nn.tanh(hidden) * (1 + known @ layer["up_gate"])) @ layer["down"]
+            u = u + (nn.tanh(hidden) * (1 + known @ layer["up_gate"])[None]) @ layer["down"]
         found = u @ self.head
         if self.offset is not None:
-            found = found + self.offset
+            found = found + self.offset[None, None]
         return self._logits(jnp.swapaxes(found, 0, 1)), memory
 
     def _by_head(self, a: jax.Array) -> jax.Array:

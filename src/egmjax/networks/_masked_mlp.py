@@ -57,7 +57,7 @@ class MaskedMLP(CachedNet):
 
     def advance(self, x: jax.Array, memory: Any, first: Any, size: int) -> tuple[jax.Array, Any]:
         num = memory[0].shape[1]
-        places, rows = jnp.arange(num)[:, None], first + jnp.arange(size)
+        places, rows = jnp.arange(num)[:, None], first + jnp.arange(size)[None]
         symbols_seen, units_seen = places < rows, places <= rows
 
         def times(kernel: jax.Array, a: jax.Array, seen: jax.Array) -> jax.Array:
