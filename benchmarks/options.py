@@ -158,10 +158,19 @@ _OF_AN_ORDER = (
 )
 
 
+# a transformer costs tens of times as much for a state, and learns from fewer of them
+_OF_A_NETWORK: dict[str, dict[str, Any]] = {
+    "masked": {"width": 16},
+    "transformer": {"width": 16, "depth": 2, "iterations": 1_000, "num_rollouts": 256, "batch_size": 256},
+}
+
+
 def recipe(options: RunOptions) -> dict[str, Any]:
-    """Defaults that go with the order of the sites among the `options`, where it is not that of their kind."""
-    if not isinstance(options, OrderedOptions) or order_of(options) == "coarse-to-fine":
+    """Defaults that go with order and network among the `options`, where these are not those of their kind."""
+    if not isinstance(options, OrderedOptions):
         return {}
+    if order_of(options) == "coarse-to-fine":
+        return _OF_A_NETWORK.get(options.network, {})
     return {**{name: getattr(LatticeOptions, name) for name in _OF_AN_ORDER}, **options.in_any_order}
 
 
@@ -534,6 +543,8 @@ def check(options: RunOptions) -> None:
         raise ValueError("objective: bins of the endpoint are targets at r=1 only, so jumps cannot bootstrap")
     if "jump" in process and (getattr(options, "bins", 2) < 2 or getattr(options, "num_steps", None) == 1):
         raise ValueError("bins: jumps need at least two bins and two steps")
+    if isinstance(options, LatticeOptions) and options.network == "transformer" and options.width % 4:
+        raise ValueError(f"width: a multiple of the 4 heads of attention, got {options.width}")
     if isinstance(options, LatticeOptions) and order_of(options) == "coarse-to-fine":
         if options.objective == "bootstrap":
             raise ValueError("objective: a fixed order has no noised energy to bootstrap through")

@@ -73,9 +73,8 @@ def model(is_exact, kind=SiteMLPs):
     net = kind(places, width=5, **options_of(kind))
     params = net.init(jax.random.key(0), STATES[0])
     leaves, structure = jax.tree.flatten(params)
-    gain = (
-        1.0 if kind is SiteMLPs else 0.5
-    )  # a density near enough to the target's for its weights to be tested
+    # a density near enough to the target's for its weights to be tested
+    gain = {SiteMLPs: 1.0, MaskedMLP: 0.3}.get(kind, 0.5)
     noise = [gain * jax.random.normal(jax.random.key(i), a.shape) for i, a in enumerate(leaves)]
     energies_fn = TARGET.site_energies if is_exact else None
     apply_fn = sitewise(path, net.apply, net.rows, energies_fn, getattr(net, "decode", None))
