@@ -158,7 +158,7 @@ _OF_AN_ORDER = (
 )
 
 
-# a transformer costs tens of times as much for a state, and learns from fewer of them
+# rows share hidden units; a transformer costs far more for a state, and learns from fewer of them
 _OF_A_NETWORK: dict[str, dict[str, Any]] = {
     "masked": {"width": 16},
     "transformer": {"width": 16, "depth": 2, "iterations": 1_000, "num_rollouts": 256, "batch_size": 256},
