@@ -107,10 +107,15 @@ class LatticeOptions(Options):
     """Order in which sites are generated: random for each sample; fixed row by row; or each as far from those before as
     can be, by a small network of its own, and at last all that are independent given these, from their exact law. None
     is coarse-to-fine with log-variance and likelihood, else random; defaults go with it."""
+    network: Literal["site", "masked", "transformer"] = "site"
+    """What predicts a site from earlier ones: a perceptron for each site; one of masked layers for all (MADE), with
+    width hidden units a site; or attention that knows of displacements only, its parameters shared by translation, or
+    of pairs of sites where the energy tells them apart (coarse-to-fine only)."""
     context: int | None = None
-    """Nearest earlier sites that a site looks at; None is all of them (coarse-to-fine only)."""
+    """Nearest earlier sites that a site looks at; None is all of them (coarse-to-fine and --network site only)."""
     tied: bool = True
-    """Sites that see the like share parameters, but for small ones of their own (coarse-to-fine without --context)."""
+    """Sites that see the like share parameters, but for small ones of their own (coarse-to-fine and --network site,
+    without --context)."""
     average: int = 1
     """Symmetries of the lattice that the density of samples is averaged over, once trained: as many log-weights a
     sample, and a higher ESS (coarse-to-fine only; none are known of a spin glass)."""
@@ -163,10 +168,19 @@ _OF_AN_ORDER = (
 )
 
 
+# rows share hidden units; a transformer costs far more for a state, and learns from fewer of them
+_OF_A_NETWORK: dict[str, dict[str, Any]] = {
+    "masked": {"width": 16},
+    "transformer": {"width": 16, "depth": 2, "iterations": 1_000, "num_rollouts": 256, "batch_size": 256},
+}
+
+
 def recipe(options: RunOptions) -> dict[str, Any]:
-    """Defaults that go with the order of the sites among the `options`, where it is not that of their kind."""
-    if not isinstance(options, OrderedOptions) or order_of(options) == "coarse-to-fine":
+    """Defaults that go with order and network among the `options`, where these are not those of their kind."""
+    if not isinstance(options, OrderedOptions):
         return {}
+    if order_of(options) == "coarse-to-fine":
+        return _OF_A_NETWORK.get(options.network, {})
     return {**{name: getattr(LatticeOptions, name) for name in _OF_AN_ORDER}, **options.in_any_order}
 
 
@@ -571,6 +585,8 @@ def check(options: RunOptions) -> None:
         raise ValueError("objective: bins of the endpoint are targets at r=1 only, so jumps cannot bootstrap")
     if "jump" in process and (getattr(options, "bins", 2) < 2 or getattr(options, "num_steps", None) == 1):
         raise ValueError("bins: jumps need at least two bins and two steps")
+    if isinstance(options, LatticeOptions) and options.network == "transformer" and options.width % 4:
+        raise ValueError(f"width: a multiple of the 4 heads of attention, got {options.width}")
     if isinstance(options, LatticeOptions) and order_of(options) == "coarse-to-fine":
         if options.objective == "bootstrap":
             raise ValueError("objective: a fixed order has no noised energy to bootstrap through")

@@ -14,7 +14,15 @@ import optax
 from egmjax.ebm import move_contrastive_objective
 from egmjax.estimators import PsiFn, psi_from_energy
 from egmjax.mcmc import refreshing_moves
-from egmjax.networks import CoordinateMLP, LatticeNet, OrderedMLPs, ResidualMLP, SiteMLPs
+from egmjax.networks import (
+    CausalTransformer,
+    CoordinateMLP,
+    LatticeNet,
+    MaskedMLP,
+    OrderedMLPs,
+    ResidualMLP,
+    SiteMLPs,
+)
 from egmjax.paths import (
     GaussianPath,
     Linear,
@@ -22,6 +30,7 @@ from egmjax.paths import (
     MixturePath,
     Ordered,
     coarse_to_fine,
+    displacements,
     nearest_earlier,
     stationary_path,
     tie_by_displacement,
@@ -417,7 +426,7 @@ def _networks(options: Options, target: Target, process: Process) -> Networks:
 
 
 def _site_networks(options: Options, target: Target, process: Process) -> Networks:
-    """A perceptron for each site but the last ones, which follow their exact law."""
+    """What predicts each site from earlier ones, but the last ones, which follow their exact law."""
     assert isinstance(options, LatticeOptions)
     assert isinstance(process, MaskedProcess)
     path = process.path
@@ -430,19 +439,29 @@ def _site_networks(options: Options, target: Target, process: Process) -> Networ
         "equivariant": target.symmetric_under_relabelling and not target.symmetric_under_flip,
     }
     points = torus_points(options.length)
-    if options.context is None or options.context >= len(order.first) - 1:
+    network: Any
+    if options.network == "masked":
+        network = MaskedMLP(order.first, **shape)
+    elif options.network == "transformer":
+        pairs = displacements(points, period=options.length) if target.site_symmetries is not None else None
+        network = CausalTransformer(order.first, pairs, **shape)
+    elif options.context is None or options.context >= len(order.first) - 1:
         tied = tie_by_displacement(points[order.first], period=options.length) if options.tied else None
-        network: Any = OrderedMLPs(order.first, tied=tied, **shape)
-        block_size = network.block_size
+        network = OrderedMLPs(order.first, tied=tied, **shape)
     else:
         contexts = nearest_earlier(points, order.rank, options.context, period=options.length)
-        network, block_size = SiteMLPs(contexts[order.first], **shape), None
+        network = SiteMLPs(contexts[order.first], **shape)
+
+    def decode(params: Any, memory: Any, start: int, stop: int) -> Any:
+        return network.decode(params["generator"], memory, start, stop)
+
     generator = sitewise(
         path,
         lambda params, x: network.apply(params["generator"], x),
         lambda params, x, start, stop: network.rows(params["generator"], x, start, stop),
         target.site_energies,
-        block_size=block_size,
+        block_size=getattr(network, "block_size", None),
+        decode_fn=None if options.network == "site" else decode,
     )
 
     def init(key: jax.Array) -> Any:

@@ -31,6 +31,9 @@ def variants():
     yield "ising", {"order": "raster", "objective": "likelihood"}
     yield "ising", {"objective": "weighted"}
     yield "potts", {"objective": "likelihood", "context": 2}
+    yield "potts", {"network": "masked"}
+    yield "ising", {"network": "transformer", "depth": 2}
+    yield "spin-glass", {"network": "transformer"}
     yield "three-modes", {"objective": "log-variance"}
     yield "ising", {"objective": "snis", "site_conditionals": True}
     yield "gmm40", {"variant": "jax", "dim": 5}
@@ -51,6 +54,8 @@ def test_defaults_go_with_the_order(tmp_path):
             assert (options.objective, options.width, options.depth) == ("weighted", width, 2)
             assert options.iterations == LatticeOptions.iterations
             assert options.batch_size == LatticeOptions.batch_size
+        attends = train.parse([name, *out, "--network", "transformer"])[1]
+        assert (attends.objective, attends.width, attends.depth) == ("log-variance", 16, 2)
         chosen = train.parse([name, *out, "--order", "random", "--width", "7"])[1]
         assert (chosen.width, chosen.iterations) == (7, LatticeOptions.iterations)
 

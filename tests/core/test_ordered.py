@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from scipy.special import logsumexp
 
-from egmjax.networks import OrderedMLPs, SiteMLPs
+from egmjax.networks import CausalTransformer, MaskedMLP, OrderedMLPs, SiteMLPs
 from egmjax.paths import (
     MaskedPath,
     Ordered,
     coarse_to_fine,
+    displacements,
     nearest_earlier,
     tie_by_displacement,
     torus_points,
@@ -65,18 +66,32 @@ def order(is_exact=True):
     return path, nearest_earlier(points, rank, 4, period=3)
 
 
-def model(is_exact, sees_all=False):
+def options_of(kind):
+    if kind is CausalTransformer:
+        return {"displacements": displacements(torus_points(3), period=3), "heads": 1}
+    return {"block_size": 4} if kind is OrderedMLPs else {}
+
+
+def model(is_exact, kind=SiteMLPs):
     """A network with arbitrary parameters, bound; `(process, predictor)`."""
     path, contexts = order(is_exact)
     _, first, last = site_order(path)
     sites = first if is_exact else np.concatenate([first, last])
-    net = OrderedMLPs(sites, width=5, block_size=4) if sees_all else SiteMLPs(contexts[sites], width=5)
+    places = {SiteMLPs: contexts[sites]}.get(kind, sites)
+    net = kind(places, width=5, **options_of(kind))
     params = net.init(jax.random.key(0), STATES[0])
     leaves, structure = jax.tree.flatten(params)
-    gain = 0.5 if sees_all else 1.0  # a density near enough to the target's for its weights to be tested
+    # a density near enough to the target's for its weights to be tested
+    gain = {SiteMLPs: 1.0, MaskedMLP: 0.3}.get(kind, 0.5)
     noise = [gain * jax.random.normal(jax.random.key(i), a.shape) for i, a in enumerate(leaves)]
-    exact_fn, block_size = TARGET.site_energies if is_exact else None, 4 if sees_all else None
-    apply_fn = sitewise(path, net.apply, net.rows, exact_fn, block_size=block_size)
+    apply_fn = sitewise(
+        path,
+        net.apply,
+        net.rows,
+        TARGET.site_energies if is_exact else None,
+        block_size=getattr(net, "block_size", None),
+        decode_fn=getattr(net, "decode", None),
+    )
     return MaskedProcess(path), apply_fn.bind(jax.tree.unflatten(structure, noise))
 
 
@@ -108,10 +123,18 @@ def test_rows_tied_by_displacement_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("is_exact", "sees_all"), [(True, False), (False, False), (True, True), (False, True)]
+    ("is_exact", "kind"),
+    [
+        (True, SiteMLPs),
+        (False, SiteMLPs),
+        (True, OrderedMLPs),
+        (False, OrderedMLPs),
+        (False, MaskedMLP),
+        (True, CausalTransformer),
+    ],
 )
-def test_roll_outs_follow_the_density_of_the_weights(is_exact, sees_all):
-    process, predictor = model(is_exact, sees_all)
+def test_roll_outs_follow_the_density_of_the_weights(is_exact, kind):
+    process, predictor = model(is_exact, kind)
     density = log_q(process, predictor)
     assert logsumexp(density) == pytest.approx(0, abs=1e-5)
     sampler = ordered_sampler(process)

@@ -10,9 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+# rows in one product: enough to be fast, few enough that little of it is masked
+ROWS = 64
 
-class _Perceptrons(nn.Module, kw_only=True):
-    """What `SiteMLPs` and `OrderedMLPs` share: all but the first product, for the places that a row sees."""
+
+class SymbolNet(nn.Module, kw_only=True):
+    """What networks of a fixed order share: how symbols enter, and what is symmetric."""
 
     num_states: int = 2
     width: int = 32
@@ -20,20 +23,56 @@ class _Perceptrons(nn.Module, kw_only=True):
     odd: bool = False
     equivariant: bool = False
 
-    def _declare(self, num: int, places_fn: Callable[[str, Any, int], Any]) -> None:
-        """Parameters of `num` rows; `places_fn(name, init_fn, outputs)` those of a linear map of the places seen."""
+    def _check(self) -> None:
         if self.odd and (self.num_states != 2 or self.equivariant):
             raise ValueError(
                 f"odd: needs num_states=2 and nothing else to be symmetric, got {self.num_states} states"
                 f" and equivariant={self.equivariant}"
             )
+
+    @property
+    def _inputs_of_a_place(self) -> int:
+        return self.num_states if self.num_states > 2 and not self.equivariant else 1
+
+    @property
+    def _outputs(self) -> int:
+        # of two states one number tells, and of symbols apart each has its own
+        return self._inputs_of_a_place
+
+    @property
+    def _channels(self) -> int:
+        return self.num_states if self.equivariant else 1
+
+    def _values(self, x: jax.Array) -> jax.Array:
+        """Inputs `[..., s, k m]` of symbols `[..., k]`: a spin, a one-hot symbol, or `s` indicators; of masks zeros."""
+        if self.equivariant:
+            return jnp.swapaxes(jax.nn.one_hot(x, self.num_states), -1, -2)
+        if self.num_states == 2:
+            return jnp.where(x < 2, 2.0 * x - 1.0, 0.0)[..., None, :]
+        one_hot = jax.nn.one_hot(x, self.num_states)
+        return one_hot.reshape(*one_hot.shape[:-2], 1, -1)
+
+    def _logits(self, found: jax.Array) -> jax.Array:
+        """Logits `[..., S]` of outputs `[..., s, outputs]`."""
+        logits = found.reshape(*found.shape[:-2], -1)
+        if self.num_states == 2 and not self.equivariant:
+            logits = jnp.concatenate([-0.5 * logits, 0.5 * logits], axis=-1)
+        return logits
+
+
+class _Perceptrons(SymbolNet, kw_only=True):
+    """What `SiteMLPs` and `OrderedMLPs` share: all but the first product, for the places that a row sees."""
+
+    def _declare(self, num: int, places_fn: Callable[[str, Any, int], Any]) -> None:
+        """Parameters of `num` rows; `places_fn(name, init_fn, outputs)` those of a linear map of the places seen."""
+        self._check()
         zeros = nn.initializers.zeros
 
         def scaled(key: jax.Array, shape: tuple[int, ...], fan_in: Any) -> jax.Array:
             return jax.random.normal(key, shape) / jnp.sqrt(fan_in)
 
         hidden_init = nn.initializers.variance_scaling(1.0, "fan_in", "normal", batch_axis=(0,))
-        outputs = self.num_states if self._inputs_of_a_place > 1 else 1
+        outputs = self._outputs
         self.first = places_fn("kernel_0", scaled, self.width)
         self.first_bias = None if self.odd else self._of_rows("bias_0", zeros, num, self.width)
         layers = []
@@ -53,19 +92,6 @@ class _Perceptrons(nn.Module, kw_only=True):
         """Parameters `[num, *shape]`, some for each row."""
         return self.param(name, init_fn, (num, *shape))
 
-    @property
-    def _inputs_of_a_place(self) -> int:
-        return self.num_states if self.num_states > 2 and not self.equivariant else 1
-
-    def _values(self, x: jax.Array) -> jax.Array:
-        """Inputs `[..., s, k m]` of symbols `[..., k]`: a spin, a one-hot symbol, or `s` indicators; of masks zeros."""
-        if self.equivariant:
-            return jnp.swapaxes(jax.nn.one_hot(x, self.num_states), -1, -2)
-        if self.num_states == 2:
-            return jnp.where(x < 2, 2.0 * x - 1.0, 0.0)[..., None, :]
-        one_hot = jax.nn.one_hot(x, self.num_states)
-        return one_hot.reshape(*one_hot.shape[:-2], 1, -1)
-
     def _finish(self, pre: jax.Array, linear: jax.Array, which: Any) -> jax.Array:
         """Logits `[..., S]` of the rows `which` from the first product `[..., s, width]` and the linear term."""
 
@@ -82,12 +108,9 @@ class _Perceptrons(nn.Module, kw_only=True):
                 new = new + times(mean, jnp.mean(h, axis=-2, keepdims=True))
             h = active(new, bias)
         logits = times(self.head, h) + linear
-        logits = logits.reshape(*logits.shape[:-2], -1)
         if self.offset is not None:
-            logits = logits + self.offset[which]
-        if self.num_states == 2 and not self.equivariant:
-            logits = jnp.concatenate([-0.5 * logits, 0.5 * logits], axis=-1)
-        return logits
+            logits = logits + jnp.expand_dims(self.offset[which], -2)
+        return self._logits(logits)
 
 
 class SiteMLPs(_Perceptrons):
@@ -157,7 +180,7 @@ class OrderedMLPs(_Perceptrons):
     """
 
     sites: Any
-    block_size: int = 64
+    block_size: int = ROWS
     tied: Any = None
     own: float = 0.05
 

@@ -23,7 +23,14 @@ from ._jump_law import (
 )
 from ._masked import MaskedPath
 from ._mixture import MixturePath
-from ._orders import TiedRows, coarse_to_fine, nearest_earlier, tie_by_displacement, torus_points
+from ._orders import (
+    TiedRows,
+    coarse_to_fine,
+    displacements,
+    nearest_earlier,
+    tie_by_displacement,
+    torus_points,
+)
 from ._product import ProductPath
 from ._schedules import (
     CondOT,
@@ -72,6 +79,7 @@ __all__ = [
     "coarse_to_fine",
     "conditional_coupling",
     "derivative",
+    "displacements",
     "jump_coordinates",
     "jump_rate",
     "landing_cdf",

@@ -2,6 +2,7 @@
 
     coarse to fine   each next site is the farthest from those before it (maximin, the order of Vecchia approximations:
                      Guinness, 2018), so that it lies between known ones; the sites in `last` come after all others
+    displacements    from each site to each other, those that are equal on a torus with one number
     contexts         of each site the earlier ones that are nearest: what it depends on most
 
 Sites far apart come first because little can be said of them in any order; what comes later is hemmed in by what is
@@ -61,6 +62,20 @@ def nearest_earlier(points: Any, rank: Any, num: int, *, period: float | None = 
         found = np.argsort(distance, kind="stable")[: min(num, int((rank < rank[site]).sum()))]
         table[site, : len(found)] = found
     return table
+
+
+def displacements(points: Any, *, period: float | None = None) -> np.ndarray:
+    """Numbers `[sites, sites]` of the displacements `points[j] - points[i]`, the same where these are equal.
+
+    On a torus, `period` of every coordinate, where `L^2` sites have `L^2` of them. Raises `ValueError` for another
+    shape of points.
+    """
+    points = _check_points(points)
+    apart = np.round(points - points[:, None], 9)
+    if period is not None:
+        apart = np.round(apart % period, 9) % period
+    _, number = np.unique(apart.reshape(-1, points.shape[1]), axis=0, return_inverse=True)
+    return number.reshape(len(points), len(points))
 
 
 class TiedRows(NamedTuple):

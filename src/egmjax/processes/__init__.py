@@ -19,12 +19,23 @@ from ._product import ProductProcess
 from ._pure_diffusion import PureDiffusionProcess
 from ._rate_jump import RateJumpProcess
 from ._rates import RateProcess
-from ._sitewise import RowFn, RowsFn, SiteOrder, SitewiseApply, SitewisePredictor, bind, site_order, sitewise
+from ._sitewise import (
+    DecodeFn,
+    RowFn,
+    RowsFn,
+    SiteOrder,
+    SitewiseApply,
+    SitewisePredictor,
+    bind,
+    site_order,
+    sitewise,
+)
 from ._superposition import SuperpositionProcess
 
 __all__ = [
     "AmortizedProcess",
     "BinnedHead",
+    "DecodeFn",
     "DiffusionProcess",
     "FlowProcess",
     "GaussianJumpProcess",

@@ -19,6 +19,7 @@ from ._base import PredictFn
 
 RowFn = Callable[[jax.Array, Any], jax.Array]
 RowsFn = Callable[[jax.Array, int, int], RowFn]
+DecodeFn = Callable[[Any, int, int], tuple[Any, Callable[[Any, jax.Array, Any], tuple[jax.Array, Any]]]]
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,17 @@ class SitewisePredictor:
     `row(y, n)`, `[S]`, that of the site of rank `n`, at states `y` that agree with `x` before `start`; `last(x)`: those
     of the last rank, `[num_last, S]`. Masks and symbols at sites that are not earlier make no difference to any.
     `block_size`: ranks that are prepared at once, from multiples of it on; all if `None`.
+
+    Where rows use what was computed for earlier ones (keys and values of a transformer), `decode(memory, start, stop)
+    -> (memory, step)` has the rows of a roll-out in turn, `step(memory, y, n) -> ([S], memory)`; the memory of a block
+    goes on to the next, and is `None` before the first.
     """
 
     predict: Callable[[jax.Array], jax.Array]
     rows: RowsFn
     last: Callable[[jax.Array], jax.Array]
     block_size: int | None = None
+    decode: DecodeFn | None = None
 
     def __call__(self, x: jax.Array, t: Any) -> jax.Array:
         return self.predict(x)
@@ -88,11 +94,13 @@ def sitewise(
     site_energies_fn: Callable[[jax.Array], jax.Array] | None = None,
     *,
     block_size: int | None = None,
+    decode_fn: Callable[[Any, Any, int, int], Any] | None = None,
 ) -> SitewiseApply:
     """The `apply_fn` of a network with `apply_fn(params, x) -> [rows, S]` and `rows_fn(params, x, start, stop)`.
 
     Rows are by rank, e.g. `apply` and `rows` of `networks.OrderedMLPs(site_order(path).first)`, or of
-    `networks.SiteMLPs` with the contexts of these sites; the rest is as in `SitewisePredictor`. With
+    `networks.SiteMLPs` with the contexts of these sites; the rest is as in `SitewisePredictor`, with `decode_fn(params,
+    memory, start, stop)` of `networks.MaskedMLP` or `networks.CausalTransformer`. With
     `site_energies_fn`, e.g. `Target.site_energies`, the sites of the last rank follow their exact law given all others,
     `softmax(-E(x[i <- s]))`, and the network has no rows for them:
 
@@ -123,6 +131,12 @@ def sitewise(
             logits = jnp.zeros((path.sites, path.num_states), found.dtype).at[sites].set(found)
             return logits if site_energies_fn is None else logits.at[last].set(last_rows(x))
 
-        return SitewisePredictor(predict, rows, last_rows, block_size)
+        def decode(memory: Any, start: int, stop: int) -> Any:
+            assert decode_fn is not None
+            return decode_fn(params, memory, start, stop)
+
+        return SitewisePredictor(
+            predict, rows, last_rows, block_size, decode if decode_fn is not None else None
+        )
 
     return SitewiseApply(bound)
