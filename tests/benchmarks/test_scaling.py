@@ -60,6 +60,7 @@ def test_tables_and_figure(monkeypatch):
     assert [t.get_text() for t in left.get_legend().get_texts()] == [
         "0.7 nats a site: power 2.00",
         "0.3 nats a site: power 2.00 +- 0.00",
+        "0.05 nats a site",
     ]
     assert right.get_xscale() == right.get_yscale() == "log"
     monkeypatch.setattr(scaling, "THRESHOLDS", (1e-9,))
