@@ -110,6 +110,8 @@ def test_a_masked_network_without_the_units_of_earlier_rows_is_a_perceptron_a_si
         params[name] = params[name] * own
         blocks = params[name].reshape(num, width, num, -1)
         same[name] = jnp.stack([blocks[i, :, i] for i in range(num)])
+    for name in ("kernel_0", "skip"):  # all rows are one block
+        same[f"{name}_from_0"] = same.pop(name)
     rows = jax.jit(net.apply)({"params": params}, x)
     expected = jax.jit(OrderedMLPs(sites, **options).apply)({"params": same}, x)
     np.testing.assert_allclose(rows, expected, rtol=1e-4, atol=1e-5)
