@@ -119,6 +119,9 @@ class LatticeOptions(Options):
     average: int = 1
     """Symmetries of the lattice that the density of samples is averaged over, once trained: as many log-weights a
     sample, and a higher ESS (coarse-to-fine only; none are known of a spin glass)."""
+    local_fields: bool = False
+    """Add to the logits of a site what known neighbours and the energy say of it; the network learns the rest (masks
+    in random or raster order)."""
     radius: int | None = None
     """Reach of the lattice layers in sites; None couples all sites."""
 
@@ -592,8 +595,12 @@ def check(options: RunOptions) -> None:
             raise ValueError("objective: a fixed order has no noised energy to bootstrap through")
         if options.process == "uniform":
             raise ValueError("order: only sites under a mask have one, not those of --process uniform")
+        if options.local_fields:
+            raise ValueError("local_fields: in this order no neighbour of a site is known before it")
     elif getattr(options, "average", 1) > 1:
         raise ValueError("average: needs the density of a fixed order (--order coarse-to-fine)")
+    if getattr(options, "local_fields", False) and process == "uniform":
+        raise ValueError("local_fields: only under a mask is a site known or not, not with --process uniform")
     power = getattr(options, "power", 1.0)
     if not 1 <= power < math.inf:
         raise ValueError(f"power: at least 1 and finite, got {power}")

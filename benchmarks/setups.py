@@ -49,6 +49,7 @@ from egmjax.processes import (
     bind,
     site_order,
     sitewise,
+    with_local_fields,
 )
 from egmjax.proposals import reference_posterior
 from egmjax.simulators import (
@@ -210,10 +211,16 @@ def build_from_energy(name: str, options: Options) -> Setup:
     )
     for_each = energies_of_an_example(options, objective, target.space)
     for_each += options.refresh * energies_of_a_move(target.space)
-    # the exact law of the last sites takes the local fields of one state, for a roll-out and for its weight
-    exact_last = int(is_coarse_to_fine(options))
-    per_iteration = options.num_rollouts * (1 + exact_last)
-    per_iteration += options.updates_per_iteration * options.batch_size * (for_each + exact_last)
+    # the exact law of the last sites takes the local fields of one state, for a roll-out and for its weight; as part of
+    # a network they are taken at each of its calls, for every symbol
+    for_rollout = int(is_coarse_to_fine(options))
+    for_each += for_rollout
+    if isinstance(options, LatticeOptions) and options.local_fields:
+        assert isinstance(target.space, Categorical)
+        for_rollout += sampler.num_steps * target.space.num_states
+        for_each += target.space.num_states
+    per_iteration = options.num_rollouts * (1 + for_rollout)
+    per_iteration += options.updates_per_iteration * options.batch_size * for_each
     if rest is not None:
         per_iteration *= rest.num_energies
     init, generator, noised_energy_fn = networks
@@ -418,9 +425,16 @@ def _networks(options: Options, target: Target, process: Process) -> Networks:
             params["psi"] = psi.init(jax.random.fold_in(key, 1), x0, jnp.zeros(()))
         return params
 
+    def network_fn(params: Any, x: Any, t: Any) -> Any:
+        return generator.apply(params["generator"], x, t)
+
+    apply_fn: Callable[[Any, Any, Any], Any] = network_fn
+    if getattr(options, "local_fields", False):
+        assert isinstance(process, MaskedProcess)
+        apply_fn = with_local_fields(network_fn, process.path, target.site_energies)
     return Networks(
         init,
-        lambda params, x, t: generator.apply(params["generator"], x, t),
+        apply_fn,
         (lambda params, x, t: psi.apply(params["psi"], x, t)) if has_psi else None,
     )
 

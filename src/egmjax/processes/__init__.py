@@ -13,6 +13,7 @@ from ._gaussian_jump import GaussianJumpProcess
 from ._guidance import guide
 from ._heads import BinnedHead, Head, ResidualHead
 from ._jump import JumpProcess
+from ._local_fields import with_local_fields
 from ._masked import MaskedProcess
 from ._mixture import MixtureProcess
 from ._product import ProductProcess
@@ -63,4 +64,5 @@ __all__ = [
     "guide",
     "site_order",
     "sitewise",
+    "with_local_fields",
 ]
