@@ -91,9 +91,8 @@ def run_exact_chains(run: LoadedRun, key: jax.Array, plan: ChainPlan) -> tuple[A
             _, kept = jax.lax.scan(step, proposal.sample(key_start)[0], keys)
             return jax.tree.map(lambda a: a[plan.burn_in :], kept)
 
-        key_chains, key_complete = jax.random.split(key)
-        x, acceptance = jax.vmap(chain)(jax.random.split(key_chains, plan.num_chains))
-        keys = jax.random.split(key_complete, plan.num_chains)
+        x, acceptance = jax.vmap(chain)(jax.random.split(key, plan.num_chains))
+        keys = jax.random.split(jax.random.fold_in(key, 1), plan.num_chains)
         return jax.vmap(setup.complete)(keys, x), acceptance
 
     started = time.perf_counter()
