@@ -42,9 +42,10 @@ from egmjax.training import (
 )
 
 from .commands import one_sentence, refuse_taken
+from .nets import Networks
 from .options import ObjectiveOptions
 from .report import clean, compare
-from .setups import Networks, energies_of_an_example, make_objective
+from .setups import energies_of_an_example, make_objective
 
 CHUNK = 1_000  # roll-outs at a time
 

@@ -20,8 +20,9 @@ from egmjax.training import (
 )
 
 from .data_sets import load_data, rows_to_learn, set_aside
+from .nets import needs_time
 from .options import DataOptions
-from .setups import Setup, make_optimizer, make_process, make_sampler, needs_time
+from .setups import Setup, make_optimizer, make_process, make_sampler
 
 
 def build_from_data(name: str, options: DataOptions) -> Setup:

@@ -134,6 +134,11 @@ def order_of(options: LatticeOptions) -> str:
     return "coarse-to-fine" if options.process == "mask" and is_path_objective else "random"
 
 
+def is_coarse_to_fine(options: RunOptions) -> bool:
+    """Whether sites have a fixed order of their own networks."""
+    return isinstance(options, LatticeOptions) and order_of(options) == "coarse-to-fine"
+
+
 @dataclass(kw_only=True)
 class OrderedOptions(LatticeOptions):
     """Defaults of lattices in a coarse-to-fine order, half of the sites exact."""

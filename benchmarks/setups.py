@@ -14,15 +14,6 @@ import optax
 from egmjax.ebm import move_contrastive_objective
 from egmjax.estimators import PsiFn, psi_from_energy
 from egmjax.mcmc import refreshing_moves
-from egmjax.networks import (
-    CausalTransformer,
-    CoordinateMLP,
-    LatticeNet,
-    MaskedMLP,
-    OrderedMLPs,
-    ResidualMLP,
-    SiteMLPs,
-)
 from egmjax.paths import (
     GaussianPath,
     Linear,
@@ -30,10 +21,7 @@ from egmjax.paths import (
     MixturePath,
     Ordered,
     coarse_to_fine,
-    displacements,
-    nearest_earlier,
     stationary_path,
-    tie_by_displacement,
     torus_points,
 )
 from egmjax.processes import (
@@ -47,9 +35,6 @@ from egmjax.processes import (
     ProductProcess,
     SuperpositionProcess,
     bind,
-    site_order,
-    sitewise,
-    with_local_fields,
 )
 from egmjax.proposals import reference_posterior
 from egmjax.simulators import (
@@ -94,6 +79,7 @@ from egmjax.training import (
     weighted_objective,
 )
 
+from .nets import Networks, make_networks
 from .options import (
     FunnelOptions,
     Gmm40Options,
@@ -107,6 +93,7 @@ from .options import (
     RealOptions,
     RunOptions,
     SpinGlassOptions,
+    is_coarse_to_fine,
     order_of,
 )
 
@@ -165,14 +152,6 @@ class Setup(NamedTuple):
         return self.trainer.init(key_train, self.init_params(key_network))
 
 
-class Networks(NamedTuple):
-    """Parameters `{"generator", "psi"}`, the second only where a noised energy is learned too."""
-
-    init: Callable[[jax.Array], Any]
-    generator: Callable[[Any, Any, Any], Any]
-    psi: Callable[[Any, Any, Any], jax.Array] | None = None
-
-
 def build_from_energy(name: str, options: Options) -> Setup:
     """Composes the run of target `name`."""
     whole = make_target(name, options)
@@ -180,7 +159,7 @@ def build_from_energy(name: str, options: Options) -> Setup:
     target = whole if rest is None else rest
     process = make_process(options, target.space, _rank(options, target))
     sampler = make_sampler(options, process)
-    networks = _networks(options, target, process)
+    networks = make_networks(options, target, process)
     psi_fn = psi_from_energy(target.energy, process.path)
     objective = make_objective(
         options, process, sampler, networks, psi_fn, target.site_energies, target.multispin_energy
@@ -319,11 +298,6 @@ def make_optimizer(options: RunOptions) -> optax.GradientTransformation:
     )
 
 
-def is_coarse_to_fine(options: RunOptions) -> bool:
-    """Whether sites have a fixed order of their own networks."""
-    return isinstance(options, LatticeOptions) and order_of(options) == "coarse-to-fine"
-
-
 def _rank(options: Options, target: Target) -> np.ndarray | None:
     """Ranks of the sites where they have a fixed order."""
     if not isinstance(options, LatticeOptions) or order_of(options) == "random":
@@ -374,114 +348,6 @@ def _real_process(options: RealOptions, path: GaussianPath) -> Process:
     if options.process == "flow+diffusion":
         return SuperpositionProcess((flow, diffusion), (0.5, 0.5))
     return flow if options.process == "flow" else diffusion
-
-
-def needs_time(process: Process) -> bool:
-    """What a mask hides does not depend on the time."""
-    return not isinstance(process, MaskedProcess)
-
-
-def _networks(options: Options, target: Target, process: Process) -> Networks:
-    if is_coarse_to_fine(options):
-        return _site_networks(options, target, process)
-    generator: Any
-    use_time = needs_time(process)
-    scale = options.scale if isinstance(options, RealOptions) else 1.0
-    if isinstance(options, LatticeOptions) and not isinstance(options, SpinGlassOptions):
-        assert isinstance(target.space, Categorical)
-        generator = LatticeNet(
-            options.length,
-            target.space.num_states,
-            width=options.width,
-            depth=options.depth,
-            radius=options.radius,
-            odd=target.symmetric_under_flip,
-            use_time=use_time,
-        )
-    elif getattr(options, "network", "mlp") == "coordinates":
-        if not isinstance(target.space, Real):
-            raise ValueError(f"network: coordinates are for a Real space, and {target.space} is none")
-        generator = CoordinateMLP(
-            target.space, process.prediction_shape(), options.width, options.depth, scale=scale
-        )
-    else:
-        generator = ResidualMLP(
-            target.space,
-            process.prediction_shape(),
-            options.width,
-            options.depth,
-            scale=scale,
-            use_time=use_time,
-        )
-    has_psi = options.objective == "bootstrap"
-    psi: Any = ResidualMLP(
-        target.space, (), max(options.width, 128), options.depth, scale=scale, use_time=use_time
-    )
-
-    def init(key: jax.Array) -> Any:
-        x0 = process.path.sample_prior(key)
-        params = {"generator": generator.init(key, x0, jnp.zeros(()))}
-        if has_psi:
-            params["psi"] = psi.init(jax.random.fold_in(key, 1), x0, jnp.zeros(()))
-        return params
-
-    def network_fn(params: Any, x: Any, t: Any) -> Any:
-        return generator.apply(params["generator"], x, t)
-
-    apply_fn: Callable[[Any, Any, Any], Any] = network_fn
-    if getattr(options, "local_fields", False):
-        assert isinstance(process, MaskedProcess)
-        apply_fn = with_local_fields(network_fn, process.path, target.site_energies)
-    return Networks(
-        init,
-        apply_fn,
-        (lambda params, x, t: psi.apply(params["psi"], x, t)) if has_psi else None,
-    )
-
-
-def _site_networks(options: Options, target: Target, process: Process) -> Networks:
-    """What predicts each site from earlier ones, but the last ones, which follow their exact law."""
-    assert isinstance(options, LatticeOptions)
-    assert isinstance(process, MaskedProcess)
-    path = process.path
-    order = site_order(path)
-    shape: dict[str, Any] = {
-        "num_states": path.num_states,
-        "width": options.width,
-        "depth": options.depth,
-        "odd": target.symmetric_under_flip,
-        "equivariant": target.symmetric_under_relabelling and not target.symmetric_under_flip,
-    }
-    points = torus_points(options.length)
-    network: Any
-    if options.network == "masked":
-        network = MaskedMLP(order.first, **shape)
-    elif options.network == "transformer":
-        pairs = displacements(points, period=options.length) if target.site_symmetries is not None else None
-        network = CausalTransformer(order.first, pairs, **shape)
-    elif options.context is None or options.context >= len(order.first) - 1:
-        tied = tie_by_displacement(points[order.first], period=options.length) if options.tied else None
-        network = OrderedMLPs(order.first, tied=tied, **shape)
-    else:
-        contexts = nearest_earlier(points, order.rank, options.context, period=options.length)
-        network = SiteMLPs(contexts[order.first], **shape)
-
-    def decode(params: Any, memory: Any, start: int, stop: int) -> Any:
-        return network.decode(params["generator"], memory, start, stop)
-
-    generator = sitewise(
-        path,
-        lambda params, x: network.apply(params["generator"], x),
-        lambda params, x, start, stop: network.rows(params["generator"], x, start, stop),
-        target.site_energies,
-        block_size=getattr(network, "block_size", None),
-        decode_fn=None if options.network == "site" else decode,
-    )
-
-    def init(key: jax.Array) -> Any:
-        return {"generator": network.init(key, jnp.zeros(path.sites, jnp.int32))}
-
-    return Networks(init, generator)
 
 
 def make_objective(

@@ -38,7 +38,8 @@ def _ising(length: int, beta: float) -> Trusted:
     return Trusted("ising", {"length": length, "beta": beta}, coverage=length == 5)
 
 
-LATTICES = [(length, beta) for length in (5, 10) for beta in (0.2, 0.4, CRITICAL, 0.6)] + [(16, CRITICAL), (24, CRITICAL)]
+LATTICES = [(length, beta) for length in (5, 10) for beta in (0.2, 0.4, CRITICAL, 0.6)]
+LATTICES += [(16, CRITICAL), (24, CRITICAL)]
 CASES: dict[str, Trusted] = {
     **{f"ising-{length}-{beta}": _ising(length, beta) for length, beta in LATTICES},
     "gb-rbm": Trusted("gb-rbm", {}, step_size=0.8),

@@ -1,0 +1,141 @@
+"""Networks of `benchmarks.train`: what a target, a process and the order of its sites call for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from egmjax.networks import (
+    CausalTransformer,
+    CoordinateMLP,
+    LatticeNet,
+    MaskedMLP,
+    OrderedMLPs,
+    ResidualMLP,
+    SiteMLPs,
+)
+from egmjax.paths import displacements, nearest_earlier, tie_by_displacement, torus_points
+from egmjax.processes import MaskedProcess, Process, site_order, sitewise, with_local_fields
+from egmjax.states import Categorical, Real
+from egmjax.targets import Target
+
+from .options import LatticeOptions, Options, RealOptions, SpinGlassOptions, is_coarse_to_fine
+
+
+class Networks(NamedTuple):
+    """Parameters `{"generator", "psi"}`, the second only where a noised energy is learned too."""
+
+    init: Callable[[jax.Array], Any]
+    generator: Callable[[Any, Any, Any], Any]
+    psi: Callable[[Any, Any, Any], jax.Array] | None = None
+
+
+def needs_time(process: Process) -> bool:
+    """What a mask hides does not depend on the time."""
+    return not isinstance(process, MaskedProcess)
+
+
+def make_networks(options: Options, target: Target, process: Process) -> Networks:
+    if is_coarse_to_fine(options):
+        return _site_networks(options, target, process)
+    generator: Any
+    use_time = needs_time(process)
+    scale = options.scale if isinstance(options, RealOptions) else 1.0
+    if isinstance(options, LatticeOptions) and not isinstance(options, SpinGlassOptions):
+        assert isinstance(target.space, Categorical)
+        generator = LatticeNet(
+            options.length,
+            target.space.num_states,
+            width=options.width,
+            depth=options.depth,
+            radius=options.radius,
+            odd=target.symmetric_under_flip,
+            use_time=use_time,
+        )
+    elif getattr(options, "network", "mlp") == "coordinates":
+        if not isinstance(target.space, Real):
+            raise ValueError(f"network: coordinates are for a Real space, and {target.space} is none")
+        generator = CoordinateMLP(
+            target.space, process.prediction_shape(), options.width, options.depth, scale=scale
+        )
+    else:
+        generator = ResidualMLP(
+            target.space,
+            process.prediction_shape(),
+            options.width,
+            options.depth,
+            scale=scale,
+            use_time=use_time,
+        )
+    has_psi = options.objective == "bootstrap"
+    psi: Any = ResidualMLP(
+        target.space, (), max(options.width, 128), options.depth, scale=scale, use_time=use_time
+    )
+
+    def init(key: jax.Array) -> Any:
+        x0 = process.path.sample_prior(key)
+        params = {"generator": generator.init(key, x0, jnp.zeros(()))}
+        if has_psi:
+            params["psi"] = psi.init(jax.random.fold_in(key, 1), x0, jnp.zeros(()))
+        return params
+
+    def network_fn(params: Any, x: Any, t: Any) -> Any:
+        return generator.apply(params["generator"], x, t)
+
+    apply_fn: Callable[[Any, Any, Any], Any] = network_fn
+    if getattr(options, "local_fields", False):
+        assert isinstance(process, MaskedProcess)
+        apply_fn = with_local_fields(network_fn, process.path, target.site_energies)
+    return Networks(
+        init,
+        apply_fn,
+        (lambda params, x, t: psi.apply(params["psi"], x, t)) if has_psi else None,
+    )
+
+
+def _site_networks(options: Options, target: Target, process: Process) -> Networks:
+    """What predicts each site from earlier ones, but the last ones, which follow their exact law."""
+    assert isinstance(options, LatticeOptions)
+    assert isinstance(process, MaskedProcess)
+    path = process.path
+    order = site_order(path)
+    shape: dict[str, Any] = {
+        "num_states": path.num_states,
+        "width": options.width,
+        "depth": options.depth,
+        "odd": target.symmetric_under_flip,
+        "equivariant": target.symmetric_under_relabelling and not target.symmetric_under_flip,
+    }
+    points = torus_points(options.length)
+    network: Any
+    if options.network == "masked":
+        network = MaskedMLP(order.first, **shape)
+    elif options.network == "transformer":
+        pairs = displacements(points, period=options.length) if target.site_symmetries is not None else None
+        network = CausalTransformer(order.first, pairs, **shape)
+    elif options.context is None or options.context >= len(order.first) - 1:
+        tied = tie_by_displacement(points[order.first], period=options.length) if options.tied else None
+        network = OrderedMLPs(order.first, tied=tied, **shape)
+    else:
+        contexts = nearest_earlier(points, order.rank, options.context, period=options.length)
+        network = SiteMLPs(contexts[order.first], **shape)
+
+    def decode(params: Any, memory: Any, start: int, stop: int) -> Any:
+        return network.decode(params["generator"], memory, start, stop)
+
+    generator = sitewise(
+        path,
+        lambda params, x: network.apply(params["generator"], x),
+        lambda params, x, start, stop: network.rows(params["generator"], x, start, stop),
+        target.site_energies,
+        block_size=getattr(network, "block_size", None),
+        decode_fn=None if options.network == "site" else decode,
+    )
+
+    def init(key: jax.Array) -> Any:
+        return {"generator": network.init(key, jnp.zeros(path.sites, jnp.int32))}
+
+    return Networks(init, generator)
