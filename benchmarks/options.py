@@ -208,6 +208,17 @@ class IsingOptions(OrderedOptions):
     """J > 0 is ferromagnetic."""
     field: float = 0.0
     """External field h."""
+    # one layer that couples all sites: a hundred calls make a roll-out, so those are to be cheap and used often
+    in_any_order: ClassVar[dict[str, Any]] = {
+        "iterations": 400,
+        "updates_per_iteration": 16,
+        "num_rollouts": 128,
+        "batch_size": 256,
+        "learning_rate": 4e-3,
+        "temper_fraction": 0.3,
+        "depth": 1,
+        "checkpoint_every": 40,
+    }
 
 
 @dataclass(kw_only=True)
