@@ -28,6 +28,7 @@ def variants():
         if issubclass(kind, MixedOptions):
             yield name, {"symbols": "uniform", "site_conditionals": True}
     yield "ising", {"order": "raster"}
+    yield "ising", {"order": "random", "local_fields": True}
     yield "ising", {"order": "raster", "objective": "likelihood"}
     yield "ising", {"objective": "weighted"}
     yield "potts", {"objective": "likelihood", "context": 2}
@@ -46,18 +47,20 @@ def variants():
 def test_defaults_go_with_the_order(tmp_path):
     """Coarse-to-fine by the kind's own; any other order by those of all lattices, or what the kind says of it."""
     out = ["--out", str(tmp_path / "run")]
-    for name, iterations, width in (("ising", 5_000, 32), ("potts", 5_000, 32), ("spin-glass", 5_000, 256)):
+    for name in ("ising", "potts", "spin-glass"):
         ordered = train.parse([name, *out])[1]
-        assert (ordered.objective, ordered.iterations) == ("log-variance", iterations)
+        assert (ordered.objective, ordered.iterations) == ("log-variance", 5_000)
+        names = ("objective", "width", "depth", "iterations", "batch_size")
+        expected = {n: getattr(LatticeOptions, n) for n in names} | TARGETS[name].in_any_order
         for words in (["--order", "random"], ["--objective", "weighted"]):
             options = train.parse([name, *out, *words])[1]
-            assert (options.objective, options.width, options.depth) == ("weighted", width, 2)
-            assert options.iterations == LatticeOptions.iterations
-            assert options.batch_size == LatticeOptions.batch_size
+            assert {n: getattr(options, n) for n in expected} == expected
         attends = train.parse([name, *out, "--network", "transformer"])[1]
         assert (attends.objective, attends.width, attends.depth) == ("log-variance", 16, 2)
         chosen = train.parse([name, *out, "--order", "random", "--width", "7"])[1]
-        assert (chosen.width, chosen.iterations) == (7, LatticeOptions.iterations)
+        assert (chosen.width, chosen.iterations) == (7, expected["iterations"])
+    assert train.parse(["spin-glass", *out, "--order", "random"])[1].width == 256
+    assert train.parse(["ising", *out, "--order", "random"])[1].depth == 1
 
 
 def tiny(name, changes, tmp_path):
