@@ -324,8 +324,8 @@ def scaled(length: int) -> Experiment:
     """The critical Ising model; a method is a number of updates."""
 
     def run(options: SuiteOptions, method: str, seed: int, folder: Path) -> list[dict[str, Any]]:
-        small = {**TINY, "length": length // 2, "iterations": 1 + int(method) // scaling.SCHEDULES[0]} if options.tiny else {}
-        return scaling.run(length, int(method), seed, folder, small)
+        few = {"length": length // 2, "iterations": 1 + int(method) // scaling.SCHEDULES[0]}
+        return scaling.run(length, int(method), seed, folder, {**TINY, **few} if options.tiny else {})
 
     return Experiment(run)
 
