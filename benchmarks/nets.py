@@ -123,16 +123,12 @@ def _site_networks(options: Options, target: Target, process: Process) -> Networ
         contexts = nearest_earlier(points, order.rank, options.context, period=options.length)
         network = SiteMLPs(contexts[order.first], **shape)
 
-    def decode(params: Any, memory: Any, start: int, stop: int) -> Any:
-        return network.decode(params["generator"], memory, start, stop)
-
     generator = sitewise(
         path,
         lambda params, x: network.apply(params["generator"], x),
-        lambda params, x, start, stop: network.rows(params["generator"], x, start, stop),
+        lambda params, *block: network.decode(params["generator"], *block),
         target.site_energies,
         block_size=getattr(network, "block_size", None),
-        decode_fn=None if options.network == "site" else decode,
     )
 
     def init(key: jax.Array) -> Any:

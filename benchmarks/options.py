@@ -613,6 +613,11 @@ def check(options: RunOptions) -> None:
             raise ValueError("order: only sites under a mask have one, not those of --process uniform")
         if options.local_fields:
             raise ValueError("local_fields: in this order no neighbour of a site is known before it")
+        if options.context is not None and options.network != "site":
+            raise ValueError(f"context: only --network site looks at nearest sites, not {options.network}")
+    elif isinstance(options, LatticeOptions) and (options.network != "site" or options.context is not None):
+        name = "context" if options.network == "site" else "network"
+        raise ValueError(f"{name}: chosen for a fixed order of sites only (--order coarse-to-fine)")
     elif getattr(options, "average", 1) > 1:
         raise ValueError("average: needs the density of a fixed order (--order coarse-to-fine)")
     if getattr(options, "local_fields", False) and process == "uniform":

@@ -16,7 +16,7 @@ flow of a network of its own (`residual`); distances to held-out images, and the
 moves, parallel tempering and thrml at equal wall-clock time (a package of its own; its row holds the error without it).
 
 `scaling`: energies and processor seconds to come within several KL divergences a site of the critical Ising model, by
-training schedules of several lengths, over the size of the lattice; one seed, about an hour on one core.
+training schedules of several lengths, over the size of the lattice; one seed, about half an hour on one core.
 
 DIR gets a folder for each run, `rows.jsonl` (one line for each method, seed and temperature), `tables.md` and figures.
 An interrupted suite goes on where it stopped: runs whose report exists are not repeated. `--tiny` makes every run

@@ -87,10 +87,9 @@ def model(is_exact, kind=SiteMLPs):
     apply_fn = sitewise(
         path,
         net.apply,
-        net.rows,
+        net.decode,
         TARGET.site_energies if is_exact else None,
         block_size=getattr(net, "block_size", None),
-        decode_fn=getattr(net, "decode", None),
     )
     return MaskedProcess(path), apply_fn.bind(jax.tree.unflatten(structure, noise))
 
@@ -149,9 +148,9 @@ def test_roll_outs_follow_the_density_of_the_weights(is_exact, kind):
     assert abs(w.mean() - 1) < 4 * w.std() / np.sqrt(len(w))
 
     # a seeded fault: symbols drawn from other logits than those of the weights
-    def halved(x, start, stop):
-        row = predictor.rows(x, start, stop)
-        return lambda y, n: 0.5 * row(y, n)
+    def halved(x, memory, start, stop):
+        memory, step = predictor.decode(x, memory, start, stop)
+        return memory, lambda *state: (0.5 * step(*state)[0], step(*state)[1])
 
     wrong = SitewisePredictor(predictor.predict, halved, predictor.last, predictor.block_size)
     x = jax.jit(jax.vmap(lambda k: sampler.sample(k, wrong)))(keys).x
@@ -196,13 +195,28 @@ def test_last_sites_that_do_depend_on_each_other_spoil_the_model_and_not_its_wei
     np.testing.assert_allclose(rollout.log_weight, -density[index], atol=1e-4)
 
 
+def test_sites_of_the_last_rank_do_not_look_at_each_other():
+    """Drawn together from a network that could: the density is normalised, and roll-outs have it."""
+    path = MaskedPath(Ordered.from_rank([0, 1, 2, 3, 4, 5, 6, 6, 6]), sites=9)
+    net = OrderedMLPs(np.arange(9), width=5)
+    params = jax.tree.map(lambda a: a + 0.5, net.init(jax.random.key(0), STATES[0]))
+    predictor = sitewise(path, net.apply, net.decode, block_size=net.block_size).bind(params)
+    process = MaskedProcess(path)
+    density = log_q(process, predictor)
+    assert logsumexp(density) == pytest.approx(0, abs=1e-5)
+    assert density.std() > 0.5
+    rollout = jax.jit(lambda k: ordered_sampler(process).sample(k, predictor))(jax.random.key(2))
+    index = int(np.asarray(rollout.x) @ 2 ** np.arange(8, -1, -1))
+    np.testing.assert_allclose(rollout.log_weight, -density[index], atol=1e-4)
+
+
 def test_odd_networks_give_both_signs_the_same_density():
     target = Ising(3, beta=0.5)
     path, contexts = order()
     net = SiteMLPs(contexts[site_order(path).first], width=5, odd=True)
     params = net.init(jax.random.key(0), STATES[0])
     params = jax.tree.map(lambda a: a + 0.5, params)
-    predictor = sitewise(path, net.apply, net.rows, target.site_energies).bind(params)
+    predictor = sitewise(path, net.apply, net.decode, target.site_energies).bind(params)
     density = log_q(MaskedProcess(path), predictor)
     np.testing.assert_allclose(density, density[::-1], atol=1e-5)  # all spins flipped reverses the list
     assert density.std() > 0.5

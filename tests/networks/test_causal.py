@@ -82,14 +82,15 @@ def test_rows_that_look_at_all_earlier_sites(num_states, depth, kind, is_tied):
     np.testing.assert_allclose(plain, rows, rtol=1e-4, atol=1e-5)
 
     alone = jax.jit(
-        lambda x, y, n, start, stop: net.rows(params, x, start, stop)(y, n), static_argnums=(3, 4)
+        lambda x, y, n, start, stop: net.decode(params, x, None, start, stop)[1](None, y, n)[0],
+        static_argnums=(3, 4),
     )
     masked = lambda n: x.at[sites[n:]].set(num_states)  # noqa: E731
     for start, stop, n in ((0, 8, 0), (0, 8, 7), (8, 16, 8), (16, 20, 19), (13, 15, 14), (19, 20, 19)):
         for before, after in ((masked(start), masked(n)), (x, x)):  # what is not earlier makes no difference
             np.testing.assert_allclose(alone(before, after, n, start, stop), rows[n], rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match="stop"):
-        net.rows(params, x, 6, 10)
+        net.decode(params, x, None, 6, 10)
     if is_tied:
         with pytest.raises(ValueError, match="tied"):
             OrderedMLPs(sites[1:], tied=tied).init(jax.random.key(0), x)

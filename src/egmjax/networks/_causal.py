@@ -13,6 +13,8 @@ import numpy as np
 # rows in one product: enough to be fast, few enough that little of it is masked
 ROWS = 64
 
+StepFn = Callable[[Any, jax.Array, Any], tuple[jax.Array, Any]]
+
 
 class SymbolNet(nn.Module, kw_only=True):
     """What networks of a fixed order share: how symbols enter, and what is symmetric."""
@@ -154,9 +156,9 @@ class SiteMLPs(_Perceptrons):
         first, linear = (jnp.einsum("...sk,...kh->...sh", z, kernel[i]) for kernel in (self.first, self.skip))
         return self._finish(first, linear, i)
 
-    def rows(self, params: Any, x: jax.Array, start: int, stop: int) -> Callable[[jax.Array, Any], jax.Array]:
-        """As `OrderedMLPs.rows`; here nothing is computed in advance."""
-        return lambda y, i: self.apply(params, y, i, method="row")  # type: ignore[return-value]
+    def decode(self, params: Any, x: jax.Array, memory: Any, start: int, stop: int) -> tuple[Any, StepFn]:
+        """As `OrderedMLPs.decode`; here nothing is computed in advance."""
+        return None, lambda memory, y, i: (self.apply(params, y, i, method="row"), None)  # type: ignore[return-value]
 
 
 class OrderedMLPs(_Perceptrons):
@@ -165,9 +167,9 @@ class OrderedMLPs(_Perceptrons):
         pre_i = sum_(j < i) z_j W1_(j i)        for i in a block of rows, j before the block: one product
                                                 for i and j in the block: one more, masked
 
-    `sites`: integers `[num_sites]`, by ranks of their own. `apply(params, x)` is all rows, `[num_sites, S]`. For
-    roll-outs `rows(params, x, start, stop)` gives rows one by one, given their sums over sites before `start`; the
-    rows from `start` to `stop` must lie in one of the blocks of `block_size`, which have parameters of their own.
+    `sites`: integers `[num_sites]` by rank. `apply(params, x)` is all rows, `[num_sites, S]`. For roll-outs
+    `decode(params, x, None, start, stop)` has rows one by one, given their sums over sites before `start`; those from
+    `start` to `stop` must lie in one of the blocks of `block_size`, which have parameters of their own.
     Costs `num_sites^2 width / 2` a state for either; with 288 sites, on one core, a ninth of the time of `SiteMLPs`
     for roll-outs and a third for gradients. Where the target looks alike from all sites, so do their rows:
 
@@ -250,10 +252,17 @@ class OrderedMLPs(_Perceptrons):
         )
         return self._finish(pre, linear, i)
 
-    def rows(self, params: Any, x: jax.Array, start: int, stop: int) -> Callable[[jax.Array, Any], jax.Array]:
-        """`(y, i) -> [S]`, row `i` of these, at states `y` that agree with `x` before `start`."""
+    def decode(self, params: Any, x: jax.Array, memory: Any, start: int, stop: int) -> tuple[Any, StepFn]:
+        """`(memory, step)`, and `step(memory, y, i) -> ([S], memory)`, row `i` of those from `start` to `stop`.
+
+        At states `y` that agree with `x` before `start`. See `processes.SitewisePredictor`; this one has no memory.
+        """
         before = self.apply(params, x, start, stop, method="before")
-        return lambda y, i: self.apply(params, y, i, start, stop, before, method="row")  # type: ignore[return-value]
+
+        def step(memory: Any, y: jax.Array, i: Any) -> tuple[jax.Array, Any]:
+            return self.apply(params, y, i, start, stop, before, method="row"), None  # type: ignore[return-value]
+
+        return None, step
 
     def _sums(self, x: jax.Array, start: int, seen: np.ndarray) -> tuple[jax.Array, jax.Array]:
         """Both linear maps of rows from `start` on; `seen [k, rows]` says which of the first `k` sites they see."""

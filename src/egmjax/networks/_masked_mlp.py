@@ -20,9 +20,9 @@ class MaskedMLP(CachedNet):
 
     Each row has `width` hidden units in each layer and uses those of all rows before it too, which those of
     `OrderedMLPs` do not. `z`, what starts at zero, `odd` and `equivariant` (with means over symbols in hidden layers)
-    are as in `SiteMLPs`. `apply(params, x)` is all rows; `rows` and `decode` are for roll-outs, and `decode` remembers
-    hidden units: all rows one by one cost what they cost at once, `num_sites^2 width (1 + (depth - 1) width / 2)`
-    products a state. Twice as many parameters as are used. Raises `ValueError` as `SiteMLPs` does.
+    are as in `SiteMLPs`. `apply(params, x)` is all rows; `decode` is for roll-outs and remembers hidden units: all rows
+    one by one cost what they cost at once, `num_sites^2 width (1 + (depth - 1) width / 2)` products a state. Twice as
+    many parameters as are used. Raises `ValueError` as `SiteMLPs` does.
     """
 
     def setup(self) -> None:

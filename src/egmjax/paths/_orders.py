@@ -71,9 +71,9 @@ def displacements(points: Any, *, period: float | None = None) -> np.ndarray:
     shape of points.
     """
     points = _check_points(points)
-    apart = np.round(points - points[:, None], 9)
+    apart = _apart(points, period)
     if period is not None:
-        apart = np.round(apart % period, 9) % period
+        apart = apart % period  # in the order of places, seen from the first
     _, number = np.unique(apart.reshape(-1, points.shape[1]), axis=0, return_inverse=True)
     return number.reshape(len(points), len(points))
 
@@ -93,7 +93,7 @@ class TiedRows(NamedTuple):
 def tie_by_displacement(points: Any, *, period: float | None = None, decay: float = 1.0) -> TiedRows:
     """Rows are alike whose nearest earlier point is equally far, and see alike what is equally displaced from them.
 
-        weight_ij = (distance_ij / distance to the nearest)^-decay, up to a factor for each row
+        weight_ij = distance_ij^-decay, up to a factor for each row
 
     `points [num, d]` by rank, e.g. `torus_points(L)[order.first]`, with `period` as in `coarse_to_fine`. In an order
     from coarse to fine nearly all is the same around rows of one kind, and a translation away; what differs is
@@ -102,26 +102,20 @@ def tie_by_displacement(points: Any, *, period: float | None = None, decay: floa
     """
     points = _check_points(points)
     num = len(points)
-    apart = points[None, :] - points[:, None]
-    if period is not None:
-        apart = np.mod(apart + period / 2, period) - period / 2
-    apart = np.round(apart, 6)
+    apart = _apart(points, period)
     distance = np.sqrt(np.sum(apart**2, axis=-1))
     earlier = np.tri(num, k=-1, dtype=bool)
     if np.any(distance[earlier] == 0):
         raise ValueError("points: two of them are the same")
     nearest = np.min(np.where(earlier, distance, np.inf), axis=1)
     row = np.unique(np.round(nearest, 6), return_inverse=True)[1]
-    seen = np.concatenate([np.broadcast_to(row[:, None, None], (num, num, 1)), apart], axis=-1)[earlier]
+    seen = np.concatenate([np.broadcast_to(row[:, None, None], (num, num, 1)), apart], axis=-1)
     pair = np.zeros((num, num), int)
+    pair[earlier] = np.unique(seen[earlier], axis=0, return_inverse=True)[1].reshape(-1)
     weight = np.zeros((num, num))
-    if num > 1:
-        pair[earlier] = np.unique(seen, axis=0, return_inverse=True)[1].reshape(-1)
-        weight[earlier] = (distance / np.where(np.isfinite(nearest), nearest, 1.0)[:, None])[
-            earlier
-        ] ** -decay
-        squares = np.sum(weight**2, axis=1, keepdims=True)
-        weight *= np.sqrt(np.arange(num)[:, None] / np.where(squares > 0, squares, 1.0))
+    weight[earlier] = distance[earlier] ** -decay
+    squares = np.sum(weight**2, axis=1, keepdims=True)
+    weight *= np.sqrt(np.arange(num)[:, None] / np.where(squares > 0, squares, 1.0))
     return TiedRows(row, pair, weight)
 
 
@@ -130,6 +124,15 @@ def _check_points(points: Any) -> np.ndarray:
     if points.ndim != 2 or not len(points):
         raise ValueError(f"points: expected [sites, d], got {list(points.shape)}")
     return points
+
+
+def _apart(points: np.ndarray, period: float | None) -> np.ndarray:
+    """`points[j] - points[i]`, `[i, j, d]`, on a torus those of least size."""
+    apart = np.round(points - points[:, None], 9)
+    if period is None:
+        return apart
+    half = 0.5 * period
+    return np.round(np.round(apart + half, 9) % period, 9) % period - half
 
 
 def _distance(points: np.ndarray, point: np.ndarray, period: float | None) -> np.ndarray:

@@ -17,30 +17,26 @@ import numpy as np
 from ..paths import MaskedPath, Ordered
 from ._base import PredictFn
 
-RowFn = Callable[[jax.Array, Any], jax.Array]
-RowsFn = Callable[[jax.Array, int, int], RowFn]
-DecodeFn = Callable[[Any, int, int], tuple[Any, Callable[[Any, jax.Array, Any], tuple[jax.Array, Any]]]]
+StepFn = Callable[[Any, jax.Array, Any], tuple[jax.Array, Any]]
+DecodeFn = Callable[[jax.Array, Any, int, int], tuple[Any, StepFn]]
 
 
 @dataclass(frozen=True)
 class SitewisePredictor:
     """A `predict_fn(x, t)`, logits `[sites, S]`, whose row of a site looks at sites of lower rank only.
 
-    `rows(x, start, stop)` prepares the ranks from `start` to `stop` given the symbols of earlier ones and returns
-    `row(y, n)`, `[S]`, that of the site of rank `n`, at states `y` that agree with `x` before `start`; `last(x)`: those
-    of the last rank, `[num_last, S]`. Masks and symbols at sites that are not earlier make no difference to any.
-    `block_size`: ranks that are prepared at once, from multiples of it on; all if `None`.
-
-    Where rows use what was computed for earlier ones (keys and values of a transformer), `decode(memory, start, stop)
-    -> (memory, step)` has the rows of a roll-out in turn, `step(memory, y, n) -> ([S], memory)`; the memory of a block
-    goes on to the next, and is `None` before the first.
+    `decode(x, memory, start, stop) -> (memory, step)` prepares the ranks from `start` to `stop` of a roll-out, given
+    the symbols of earlier ones; `step(memory, y, n) -> ([S], memory)` is the row of the site of rank `n`, for each in
+    turn, at states `y` that agree with `x` before `start`. The memory is what rows leave to later ones (keys and values
+    of a transformer); it goes on from block to block and is `None` before the first, and where nothing is left.
+    `last(x)`: the rows of the last rank, `[num_last, S]`. Masks and symbols at sites that are not earlier make no
+    difference to any. `block_size`: ranks that are prepared at once, from multiples of it on; all if `None`.
     """
 
     predict: Callable[[jax.Array], jax.Array]
-    rows: RowsFn
+    decode: DecodeFn
     last: Callable[[jax.Array], jax.Array]
     block_size: int | None = None
-    decode: DecodeFn | None = None
 
     def __call__(self, x: jax.Array, t: Any) -> jax.Array:
         return self.predict(x)
@@ -90,19 +86,18 @@ def site_order(path: MaskedPath) -> SiteOrder:
 def sitewise(
     path: MaskedPath,
     apply_fn: Callable[[Any, jax.Array], jax.Array],
-    rows_fn: Callable[[Any, jax.Array, int, int], RowFn],
+    decode_fn: Callable[[Any, jax.Array, Any, int, int], tuple[Any, StepFn]],
     site_energies_fn: Callable[[jax.Array], jax.Array] | None = None,
     *,
     block_size: int | None = None,
-    decode_fn: Callable[[Any, Any, int, int], Any] | None = None,
 ) -> SitewiseApply:
-    """The `apply_fn` of a network with `apply_fn(params, x) -> [rows, S]` and `rows_fn(params, x, start, stop)`.
+    """The `apply_fn` of a network that has all rows, `apply_fn(params, x) -> [rows, S]`, and decodes them in turn.
 
-    Rows are by rank, e.g. `apply` and `rows` of `networks.OrderedMLPs(site_order(path).first)`, or of
-    `networks.SiteMLPs` with the contexts of these sites; the rest is as in `SitewisePredictor`, with `decode_fn(params,
-    memory, start, stop)` of `networks.MaskedMLP` or `networks.CausalTransformer`. With
-    `site_energies_fn`, e.g. `Target.site_energies`, the sites of the last rank follow their exact law given all others,
-    `softmax(-E(x[i <- s]))`, and the network has no rows for them:
+    Rows are by rank, e.g. `apply` and `decode` of `networks.OrderedMLPs(site_order(path).first)`, `MaskedMLP` or
+    `CausalTransformer`, or of `networks.SiteMLPs` with the contexts of these sites; `decode_fn(params, x, memory,
+    start, stop)` and `block_size` are as in `SitewisePredictor`. With `site_energies_fn`, e.g. `Target.site_energies`,
+    the sites of the last rank follow their exact law given all others, `softmax(-E(x[i <- s]))`, and the network has no
+    rows for them:
 
         log w = -E(x) - sum_i log D_i = -E_A(x_A) - sum_(i in A) log D_i,    E_A = -log sum_(x_B) exp(-E(x_A, x_B))
 
@@ -115,13 +110,13 @@ def sitewise(
     sites = first if site_energies_fn is not None else np.concatenate([first, last])
 
     def bound(params: Any) -> SitewisePredictor:
-        def rows(x: jax.Array, start: int, stop: int) -> RowFn:
-            return rows_fn(params, x, start, stop)
+        def decode(x: jax.Array, memory: Any, start: int, stop: int) -> tuple[Any, StepFn]:
+            return decode_fn(params, x, memory, start, stop)
 
         def last_rows(x: jax.Array) -> jax.Array:
             if site_energies_fn is None:
-                row = rows(x, len(first), path.sites)
-                return jax.vmap(row, (None, 0))(x, jnp.arange(len(first), path.sites))
+                # sites of one rank do not look at each other
+                return apply_fn(params, x.at[last].set(path.mask))[len(first) :]
             with jax.default_matmul_precision("highest"):
                 # a row must not look at the others of its rank, should they matter after all
                 return -site_energies_fn(path.as_data(x).at[last].set(0))[last]
@@ -129,14 +124,9 @@ def sitewise(
         def predict(x: jax.Array) -> jax.Array:
             found = apply_fn(params, x)
             logits = jnp.zeros((path.sites, path.num_states), found.dtype).at[sites].set(found)
-            return logits if site_energies_fn is None else logits.at[last].set(last_rows(x))
+            is_last_found = site_energies_fn is None and len(last) == 1
+            return logits if is_last_found else logits.at[last].set(last_rows(x))
 
-        def decode(memory: Any, start: int, stop: int) -> Any:
-            assert decode_fn is not None
-            return decode_fn(params, memory, start, stop)
-
-        return SitewisePredictor(
-            predict, rows, last_rows, block_size, decode if decode_fn is not None else None
-        )
+        return SitewisePredictor(predict, decode, last_rows, block_size)
 
     return SitewiseApply(bound)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..paths._base import Scalar
-from ..processes import MaskedProcess, PredictFn, RowsFn, SitewisePredictor, site_order
+from ..processes import DecodeFn, MaskedProcess, PredictFn, SitewisePredictor, StepFn, site_order
 from ..processes._masked import log_symbol_prob
 from ._samplers import Rollout, Sampler, start_state
 
@@ -35,18 +35,18 @@ def ordered_sampler(process: MaskedProcess) -> Sampler:
     # the middle of each rank: any time at which its clocks run
     times = (np.arange(num_ranks) + 0.5) / num_ranks
 
-    def sitewise(predict_fn: PredictFn) -> tuple[list[int], Any, Any]:
-        """Where blocks of rows begin and end, memory and rows of one, and the rows of the last rank."""
+    def sitewise(predict_fn: PredictFn) -> tuple[list[int], DecodeFn, Any]:
+        """Where blocks of rows begin and end, how they are decoded, and the rows of the last rank."""
         if isinstance(predict_fn, SitewisePredictor):
             size = predict_fn.block_size or max(1, len(first))
             bounds = [*range(0, len(first), size), len(first)]
-            if (decode := predict_fn.decode) is not None:
-                return bounds, lambda x, *args: decode(*args), predict_fn.last
-            return bounds, _without_memory(predict_fn.rows), predict_fn.last
+            return bounds, predict_fn.decode, predict_fn.last
         clock, sites = jnp.asarray(times, float), jnp.asarray(first)
-        row_fn = lambda x, n: predict_fn(x, clock[n])[sites[n]]  # noqa: E731
-        rows_fn = lambda x, start, stop: row_fn  # noqa: E731
-        return [0, len(first)], _without_memory(rows_fn), lambda x: predict_fn(x, times[-1])[last]
+
+        def decode(x: jax.Array, memory: Any, start: int, stop: int) -> tuple[Any, StepFn]:
+            return None, lambda memory, y, n: (predict_fn(y, clock[n])[sites[n]], None)
+
+        return [0, len(first)], decode, lambda x: predict_fn(x, times[-1])[last]
 
     def sample(key: jax.Array, predict_fn: PredictFn, xt: Any = None, t: Scalar = 0.0) -> Rollout:
         key_prior, key_symbols = jax.random.split(key)
@@ -54,7 +54,7 @@ def ordered_sampler(process: MaskedProcess) -> Sampler:
         bounds, decode, last_fn = sitewise(predict_fn)
         noise = jax.random.gumbel(key_symbols, (path.sites, path.num_states))
 
-        def reveal(step_fn: Any, carry: tuple, inputs: tuple) -> tuple:
+        def reveal(step_fn: StepFn, carry: tuple, inputs: tuple) -> tuple:
             x, total, memory = carry
             n, site, gumbel = inputs
             logits, memory = step_fn(memory, x, n)
@@ -93,13 +93,3 @@ def ordered_sampler(process: MaskedProcess) -> Sampler:
 
     # with evidence states that contradict it have none
     return Sampler(sample, log_weight, num_ranks, process.is_reversal, has_density=path.evidence is None)
-
-
-def _without_memory(rows_fn: RowsFn) -> Any:
-    """The rows of a `SitewisePredictor` as its `decode`, which is given the state `x` too."""
-
-    def decode(x: Any, memory: Any, start: int, stop: int) -> Any:
-        row_fn = rows_fn(x, start, stop)
-        return None, lambda memory, y, n: (row_fn(y, n), memory)
-
-    return decode

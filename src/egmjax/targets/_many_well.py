@@ -152,12 +152,11 @@ class ManyWell(Target):
         probs = mass / mass.sum()
         mean = float(probs @ energies)
 
-        def half(
-            bound: Callable[[float, float], float],
-        ) -> float:  # Gauss-Legendre, which allows for a cut at zero
-            return _integral(lambda a: np.exp(lowest - self._u(a)), bound(low, 0.0), bound(high, 0.0))
-
-        left, right = half(min), half(max)
+        # Gauss-Legendre on either side, which allows for a cut at zero
+        left, right = (
+            _integral(lambda a: np.exp(lowest - self._u(a)), bound(low, 0.0), bound(high, 0.0))
+            for bound in (min, max)
+        )
         return _Well(
             log_z=float(np.log(mass.sum() * (nodes[1] - nodes[0])) - lowest),
             mean=mean,
