@@ -34,7 +34,7 @@ def test_accepted_energies():
     assert float(mixed.energy((jnp.zeros(2), jnp.ones(3, jnp.int32)))) == pytest.approx(0.3)
     from_energy(lambda x: jnp.where(x[0] > 0, half_square(x), jnp.inf), PLANE)
 
-    def exclusive(x):  # nearest neighbours on a torus exclude each other: met by 743 of 65536 states
+    def exclusive(x):  # neighbours exclude each other, which 673 of 65536 states obey
         return jnp.where(
             jnp.any(x * jnp.roll(x, 1)) | jnp.any(x * jnp.roll(x, 4)), jnp.inf, -jnp.sum(x, dtype=float)
         )
