@@ -6,7 +6,8 @@ From the traces of one training iteration and of a thousand certified samples: f
 bytes, energies, and network calls, each next to the least time it takes,
 
     bound = max(products / peak of products, (other operations + OPS_PER_BIT random bits) / peak of others,
-                bytes / bandwidth)                        devices: work / n, plus an all-reduce of the gradients
+                bytes / bandwidth)
+    on n devices: what goes with the states / n + what goes with the parameters; all-reduce of the gradients
 
 on this machine (peaks measured now) and on accelerators (peaks as published by their makers), with the measured time
 here beside it. A bound is not a forecast: nothing is said of latency, which rules where a step is small. Growth is
@@ -64,19 +65,21 @@ DEVICES = (1, 8, 64, 256)
 
 
 class Cost(NamedTuple):
-    """A part of a run: its work, evaluations of the energy, parameters reduced over devices and how often."""
+    """A part of a run: its work, evaluations of the energy, work that more devices do not share, bytes they reduce."""
 
     work: Work
     energies: float
+    fixed: Work = Work()
     reduced_bytes: float = 0.0
 
 
 def bounds(cost: Cost, device: Device, devices: int = 1) -> dict[str, float]:
     """The least seconds each resource of `devices` chips takes, states split evenly between them.
 
-    The links: a ring all-reduce of the gradients, `2 (n - 1) / n` times their bytes over each link.
+    Parameters are replicated, so each does all of what goes with them. The links: a ring all-reduce of the gradients,
+    `2 (n - 1) / n` times their bytes over each link.
     """
-    work = cost.work * (1 / devices)
+    work = (cost.work + cost.fixed * -1.0) * (1 / devices) + cost.fixed
     return {
         "products": work.products / device.products,
         "others": (work.others + OPS_PER_BIT * work.random_bits) / device.others,
@@ -144,11 +147,14 @@ def plan(name: str, options: RunOptions) -> Plan:
     def started() -> Any:
         return setup.init(options.seed)
 
-    updates = options.updates_per_iteration
+    work = count(setup.trainer.step, state)
     return Plan(
         {
             iteration: Cost(
-                count(setup.trainer.step, state), setup.energies_per_iteration, 4.0 * num_parameters * updates
+                work,
+                setup.energies_per_iteration,
+                _fixed(name, options, work),
+                4.0 * num_parameters * options.updates_per_iteration,
             ),
             samples: Cost(
                 count(roll_out, state.params, key),
@@ -162,6 +168,19 @@ def plan(name: str, options: RunOptions) -> Plan:
             samples: (roll_out, lambda: (started().params, jax.random.key(0))),
         },
     )
+
+
+def _fixed(name: str, options: RunOptions, work: Work) -> Work:
+    """What an iteration does however few its states are: `2 work(half of them) - work`, as work is linear in them."""
+    sizes = {"batch_size": options.batch_size}
+    if isinstance(options, Options):
+        sizes["num_rollouts"] = options.num_rollouts
+    if any(size % 2 or size < 4 for size in sizes.values()):
+        return Work()
+    half = {option: size // 2 for option, size in sizes.items()}
+    setup = build(name, dataclasses.replace(options, **half))  # type: ignore[arg-type]
+    fewer = count(setup.trainer.step, jax.eval_shape(lambda: setup.init(options.seed)))
+    return (fewer * 2 + work * -1.0).at_least_nothing()
 
 
 def growth(name: str, options: Options) -> dict[str, dict[str, float]]:
@@ -235,8 +254,9 @@ def _work_table(found: Plan) -> str:
     head = ["", "products", "other operations", "functions among them", "random bits", "bytes", "energies"]
     head += ["network calls"]
     lines = []
-    for part, (work, energies, _) in found.costs.items():
-        cells = (work.products, work.others, work.functions, work.random_bits, work.bytes, energies)
+    for part, cost in found.costs.items():
+        work = cost.work
+        cells = (work.products, work.others, work.functions, work.random_bits, work.bytes, cost.energies)
         calls = work.products / found.call.products if found.call.products else math.nan
         lines.append([part, *(f"{cell:.2e}" for cell in cells), f"{calls:.1f}"])
     note = (

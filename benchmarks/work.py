@@ -81,6 +81,10 @@ class Work:
     def __mul__(self, factor: float) -> Work:
         return Work(*(factor * getattr(self, f.name) for f in fields(Work)))
 
+    def at_least_nothing(self) -> Work:
+        """Negative parts, of rounded differences, as zero."""
+        return Work(*(max(0.0, getattr(self, f.name)) for f in fields(Work)))
+
 
 def count(function: Callable[..., Any], *arguments: Any) -> Work:
     """The work of `function(*arguments)`, which may be arrays or `jax.ShapeDtypeStruct`.

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks import roofline
+from benchmarks import roofline, train
 from benchmarks.work import Work, count
 
 A, B, X = jnp.ones((3, 5)), jnp.ones((5, 7)), jnp.ones(11)
@@ -75,6 +75,9 @@ def test_bounds_over_devices():
     assert roofline.bounds(cost, chip) == {"products": 4.0, "others": 8.0, "memory": 8.0, "links": 0.0}
     four = roofline.bounds(cost, chip, 4)
     assert four == {"products": 1.0, "others": 2.0, "memory": 2.0, "links": 2 * 0.75 * 2.0}
+    # half of the bytes are those of parameters, which every chip has
+    replicated = roofline.bounds(cost._replace(fixed=Work(bytes=400.0)), chip, 4)
+    assert replicated == {**four, "memory": 4.0 + 1.0}
 
 
 def test_the_command_counts_what_is_known_of_a_run(capsys):
@@ -84,6 +87,11 @@ def test_the_command_counts_what_is_known_of_a_run(capsys):
     assert text in capsys.readouterr().out
     energies = next(line for line in text.splitlines() if line.startswith("| 1000 samples |")).split("|")[7]
     assert float(energies) == 1000
+    # more devices share what states cost; each of them updates all parameters
+    options = train.parse(["ising", "--length", "4", "--beta", ".4", "--out", "unused"])
+    iteration = roofline.plan(*options).costs["an iteration"]
+    assert 0 < iteration.fixed.others < iteration.work.others
+    assert iteration.fixed.products < 0.01 * iteration.work.products
     rows = {
         line.split("|")[1].strip(): line.split("|")[2:-1]
         for line in text.splitlines()
