@@ -2,41 +2,152 @@
 
 from __future__ import annotations
 
+import re
+import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
+from ..records import Record, append, circumstances, table
+
+MIN_REPEATS = 5
+Case = tuple[Callable[..., Any], Sequence[Any]]  # a function to be jitted, and its arguments
+
+
+@dataclass(kw_only=True)
+class BenchOptions:
+    """Options of every measurement of speed."""
+
+    repeats: int = 15
+    """Rounds; in each of them every case is run once."""
+    record: Path | None = None
+    """Append a line of JSON for each case to this file."""
+    peak: str = ""
+    """Only run this case once and print the peak memory of this process above that after import, in MiB."""
+
 
 class Timing(NamedTuple):
-    """Seconds: to compile, and the median, fastest and slowest of the runs."""
+    """Seconds to compile (`None` where nothing is), and of each round, also of all cores together; or an error."""
 
-    compile: float
-    median: float
-    fastest: float
-    slowest: float
+    compile: float | None
+    seconds: tuple[float, ...] = ()
+    cpu_seconds: tuple[float, ...] = ()
+    error: str = ""
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+    def ratio(self, baseline: Timing) -> float:
+        """The median of the ratios round by round, which falls on what else the machine did in both alike."""
+        return statistics.median(a / b for a, b in zip(self.seconds, baseline.seconds))
 
 
-def time_side_by_side(
-    candidates: dict[str, tuple[Callable[..., Any], Sequence[Any]]], repeats: int = 15
-) -> dict[str, Timing]:
-    """Times jitted functions in turn, round after round, so that what else the machine does falls on all alike."""
-    compiled: dict[str, Any] = {}
-    seconds: dict[str, list[float]] = {}
-    compile_seconds: dict[str, float] = {}
-    for name, (fn, arguments) in candidates.items():
-        started = time.perf_counter()
-        compiled[name] = jax.jit(fn).lower(*arguments).compile()
-        compile_seconds[name] = time.perf_counter() - started
-        jax.block_until_ready(compiled[name](*arguments))
-        seconds[name] = []
-    for _ in range(repeats):
-        for name, (_, arguments) in candidates.items():
-            started = time.perf_counter()
-            jax.block_until_ready(compiled[name](*arguments))
-            seconds[name].append(time.perf_counter() - started)
-    return {
-        name: Timing(compile_seconds[name], sorted(runs)[len(runs) // 2], min(runs), max(runs))
-        for name, runs in seconds.items()
-    }
+def time_side_by_side(cases: Mapping[str, Case], repeats: int = 15) -> dict[str, Timing]:
+    """Times jitted functions in turn."""
+    compiled = {name: compile_case(case) for name, case in cases.items()}
+    timings = time_in_turn({name: run for name, (run, _) in compiled.items()}, repeats)
+    return {name: timing._replace(compile=compiled[name][1]) for name, timing in timings.items()}
+
+
+def compile_case(case: Case) -> tuple[Callable[[], Any], float]:
+    """`(run, seconds)`: what runs the compiled function to its end, and how long compilation took."""
+    fn, arguments = case
+    started = time.perf_counter()
+    program = jax.jit(fn).lower(*arguments).compile()
+    seconds = time.perf_counter() - started
+    return lambda: jax.block_until_ready(program(*arguments)), seconds
+
+
+def time_in_turn(runs: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, Timing]:
+    """Times each, round after round, so that what else the machine does falls on all alike; a first round is lost.
+
+    Raises `ValueError` for fewer than five rounds.
+    """
+    if repeats < MIN_REPEATS:
+        raise ValueError(f"repeats: at least {MIN_REPEATS}, got {repeats}")
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
+    for _ in range(repeats + 1):
+        for name, run in runs.items():
+            started = time.perf_counter(), time.process_time()
+            run()
+            taken[name].append((time.perf_counter() - started[0], time.process_time() - started[1]))
+    return {name: Timing(None, *zip(*rounds[1:])) for name, rounds in taken.items()}
+
+
+def report(
+    benchmark: str,
+    timings: Mapping[str, Timing],
+    options: BenchOptions,
+    *,
+    shapes: Mapping[str, int],
+    baseline: str | Mapping[str, str] = "",
+    dtype: str = "float32",
+    peaks: Mapping[str, float] | None = None,
+    others: Mapping[str, Mapping[str, float]] | None = None,
+) -> list[Record]:
+    """Makes records of timings, prints their table, and appends them to `options.record`.
+
+    `baseline`: the case to which ratios are taken, or one for each case. `peaks` and `others` by case.
+    """
+    found = circumstances()
+    records = []
+    for case, timing in timings.items():
+        base = baseline if isinstance(baseline, str) else baseline.get(case, "")
+        usable = base in timings and not timing.error and not timings[base].error
+        record = Record(
+            benchmark=benchmark,
+            case=case,
+            shapes=dict(shapes),
+            dtype=dtype,
+            num_repeats=len(timing.seconds),
+            compile_seconds=timing.compile,
+            baseline=base if usable else "",
+            ratio=timing.ratio(timings[base]) if usable else None,
+            peak_mib=(peaks or {}).get(case),
+            error=timing.error,
+            others=dict((others or {}).get(case, {})),
+            **found,  # type: ignore[arg-type]
+        )
+        if not timing.error:
+            record = record._replace(
+                median=timing.median,
+                fastest=min(timing.seconds),
+                slowest=max(timing.seconds),
+                cpu_median=statistics.median(timing.cpu_seconds),
+            )
+        records.append(record)
+    print(f"{benchmark}\n{table(records)}", flush=True)
+    if options.record is not None:
+        append(options.record, records)
+    return records
+
+
+def peak_of(prepare: Callable[[], tuple[Callable[[], Any], Any]]) -> float:
+    """MiB by which the memory of this process peaks above what it is now.
+
+    `prepare() -> (run, ...)`, e.g. `compile_case` of something, is called here, and what it made is run once.
+    """
+    before = _memory("VmRSS")
+    prepare()[0]()
+    return _memory("VmHWM") - before
+
+
+def peak_in_child(module: str, case: str, *words: str) -> float:
+    """`--peak` of a module in a process of its own, in MiB."""
+    command = [sys.executable, "-m", module, "--peak", case, *words]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def _memory(field: str) -> float:
+    """MiB. Not `ru_maxrss`, which a process inherits from the one that started it."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return float("nan")
+    return int(re.search(rf"{field}:\s+(\d+) kB", status.read_text())[1]) / 1024  # type: ignore[index]

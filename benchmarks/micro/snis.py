@@ -5,17 +5,13 @@
 Compares, in turn: `vmap(energy_fn)` on ready-made states in memory; `multispin_snis`, which draws the proposals,
 evaluates the same number of energies and averages the targets, 32 states in a word (what `benchmarks.train` uses where
 the target can); and `snis`, which does the same state by state for any target, path and proposal. Peak memory is that
-of a fresh process each, of both.
+of a fresh process each, less what it had after its imports.
 """
 
 from __future__ import annotations
 
-import re
-import subprocess
-import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -27,11 +23,14 @@ from egmjax.processes import MaskedProcess
 from egmjax.proposals import reference_posterior
 from egmjax.targets import Ising
 
-from ._harness import time_side_by_side
+from ..records import Record
+from ._harness import BenchOptions, Case, compile_case, peak_in_child, peak_of, report, time_side_by_side
+
+ESTIMATORS = ("multispin_snis", "snis")
 
 
 @dataclass(kw_only=True)
-class SnisOptions:
+class SnisOptions(BenchOptions):
     """Options of the measurement."""
 
     length: int = 10
@@ -43,57 +42,50 @@ class SnisOptions:
     num_proposals: int = 1_000
     """K."""
     many_proposals: int = 100_000
-    """K for the comparison of memory."""
+    """K for the comparison of memory; 0 leaves it out."""
     map_batch: int = 60
     """States at a time in the streamed variant, lax.map(batch_size=...)."""
-    peak_only: Literal["", "snis", "multispin_snis"] = ""
-    """Run this estimator once and print the peak memory of this process in MiB."""
 
 
-def main() -> None:
-    """Prints the tables."""
-    options = tyro.cli(SnisOptions, prog="python -m benchmarks.micro.snis")
-    if options.peak_only:
-        estimate = _estimator(options, options.peak_only)
-        jax.block_until_ready(jax.jit(estimate)(jax.random.key(1), *_states(options)))
-        print(_peak_of_this_process())
-        return
+BASE = "energy_fn on ready-made states"
 
+
+def main(args: Sequence[str] | None = None) -> list[Record]:
+    """Measures, prints the table and returns its records."""
+    options = tyro.cli(SnisOptions, prog="python -m benchmarks.micro.snis", args=args)
+    if options.peak:
+        print(peak_of(lambda: compile_case((_estimator(options, options.peak), _arguments(options)))))
+        return []
     target = Ising(length=options.length, beta=options.beta)
-    arguments = (jax.random.key(1), *_states(options))
     num = options.num_states * options.num_proposals
     ready = jax.random.randint(jax.random.key(2), (num, options.length**2), 0, 2)
-    base = "energy_fn on ready-made states"
-    times = time_side_by_side(
-        {
-            base: (lambda x: jax.vmap(target.energy)(x), (ready,)),
-            **{
-                f"{name}, {'vmap' if batch is None else f'map of {batch}'}": (
-                    _estimator(options, name, batch),
-                    arguments,
-                )
-                for name in ("multispin_snis", "snis")
-                for batch in (None, options.map_batch)
-            },
-        }
+    cases: dict[str, Case] = {BASE: (lambda x: jax.vmap(target.energy)(x), (ready,))}
+    for name in ESTIMATORS:
+        for batch in (None, options.map_batch):
+            label = f"{name}, {'vmap' if batch is None else f'map of {batch}'}"
+            cases[label] = (_estimator(options, name, batch), _arguments(options))
+    timings = time_side_by_side(cases, options.repeats)
+    peaks: dict[str, float] = {}
+    others = {label: {"energies a second": num / timing.median} for label, timing in timings.items()}
+    if options.many_proposals:
+        for name in ESTIMATORS:
+            label = f"{name}, vmap"
+            few, many = (_peak(options, name, k) for k in (options.num_proposals, options.many_proposals))
+            peaks[label] = few
+            others[label][f"peak MiB at K = {options.many_proposals}"] = many
+    return report(
+        "snis",
+        timings,
+        options,
+        shapes={"states": options.num_states, "proposals": options.num_proposals, "length": options.length},
+        baseline=BASE,
+        peaks=peaks,
+        others=others,
     )
-    print(
-        f"{options.num_states} states, K = {options.num_proposals}, {options.length}x{options.length} Ising"
-    )
-    print(
-        f"{'':<32}{'median ms':>12}{'fastest':>10}{'slowest':>10}{'compile s':>11}{'energies/s':>12}{'ratio':>8}"
-    )
-    for name, timing in times.items():
-        print(
-            f"{name:<32}{1e3 * timing.median:>12.2f}{1e3 * timing.fastest:>10.2f}{1e3 * timing.slowest:>10.2f}"
-            f"{timing.compile:>11.2f}{num / timing.median:>12.3g}{timing.median / times[base].median:>8.2f}"
-        )
-    for name in ("multispin_snis", "snis"):
-        few, many = (_peak(options, name, k) for k in (options.num_proposals, options.many_proposals))
-        print(
-            f"peak memory of {name}: K = {options.num_proposals}: {few:.0f} MiB, "
-            f"K = {options.many_proposals}: {many:.0f} MiB, ratio {many / few:.2f}"
-        )
+
+
+def _arguments(options: SnisOptions) -> tuple[jax.Array, jax.Array, jax.Array]:
+    return (jax.random.key(1), *_states(options))
 
 
 def _states(options: SnisOptions) -> tuple[jax.Array, jax.Array]:
@@ -133,21 +125,10 @@ def _estimator(options: SnisOptions, name: str, map_batch: int | None = None):  
     return estimate
 
 
-def _peak_of_this_process() -> float:
-    """MiB. Not `ru_maxrss`, which a process inherits from the one that started it."""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return float("nan")
-    return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) / 1024  # type: ignore[index]
-
-
 def _peak(options: SnisOptions, name: str, num_proposals: int) -> float:
-    command = [
-        *(sys.executable, "-m", "benchmarks.micro.snis", "--peak-only", name),
-        *("--length", str(options.length), "--num-states", str(options.num_states)),
-        *("--num-proposals", str(num_proposals)),
-    ]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    sizes = {"length": options.length, "num-states": options.num_states, "num-proposals": num_proposals}
+    words = (word for size, value in sizes.items() for word in (f"--{size}", str(value)))
+    return peak_in_child("benchmarks.micro.snis", name, *words)
 
 
 if __name__ == "__main__":

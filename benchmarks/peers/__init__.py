@@ -1,0 +1,1 @@
+"""Other programs, written plainly, that speed is compared with."""
