@@ -13,7 +13,7 @@ help:
 	@echo "make format     mend style and format"
 	@echo "make notebooks  run every notebook"
 	@echo "make wheel      build a wheel into dist/"
-	@echo "make bench      the quick measurements of benchmarks/README.md"
+	@echo "make bench      the quick measurements of speed; writes their tables in benchmarks/README.md"
 
 # The environment, made once; again only when pyproject.toml or constraints.txt change.
 $(READY):
@@ -53,7 +53,7 @@ wheel: $(READY)
 	$(BIN)/python -m build --wheel --outdir dist .
 
 bench: $(READY)
-	$(BIN)/python -m benchmarks.micro.snis
+	$(BIN)/python -m benchmarks.bench
 
 clean:
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache

@@ -41,7 +41,7 @@ from egmjax.training import (
     write_atomically,
 )
 
-from .commands import one_sentence, refuse_taken
+from .commands import one_sentence, refuse_taken, use_compilation_cache
 from .nets import Networks
 from .options import ObjectiveOptions
 from .report import clean, compare
@@ -342,4 +342,5 @@ def plot(rows: list[dict[str, Any]], options: AmortizedOptions) -> Any:
 
 
 if __name__ == "__main__":
+    use_compilation_cache()
     main()

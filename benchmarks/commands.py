@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -10,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
+
+import jax
 
 from egmjax.training import write_atomically
 
@@ -22,6 +25,30 @@ def one_sentence() -> Iterator[None]:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def use_compilation_cache(folder: Path | None = None) -> None:
+    """Keeps compiled programs between processes: by default in `$XDG_CACHE_HOME/egmjax`, or the platform's such folder.
+
+    A cache that this process has been given, as by `JAX_COMPILATION_CACHE_DIR`, is left alone, and
+    `JAX_ENABLE_COMPILATION_CACHE=0` turns either off. Where the folder cannot be written, jax warns and compiles. It is
+    never cleared, and may be deleted at any time.
+    """
+    if folder is None:
+        if getattr(jax.config, "jax_compilation_cache_dir", None) is not None:
+            return
+        folder = _user_cache() / "egmjax"
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    # what takes less to compile than this is not worth a file
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def _user_cache() -> Path:
+    if given := os.environ.get("XDG_CACHE_HOME"):
+        return Path(given)
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
+    return Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache")
 
 
 def is_taken(out: Path) -> bool:

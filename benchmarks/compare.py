@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -45,7 +45,6 @@ def main(args: Sequence[str] | None = None) -> None:
     print(f"{'':<58}{'stored':>11}{'new':>11}{'ratio':>8}")
     slower = False
     for stored, new in pairs:
-        assert stored.median is not None and new.median is not None
         ratio = new.median / stored.median
         slower |= ratio > options.limit
         mark = "  slower" if ratio > MARK else ""
@@ -55,7 +54,7 @@ def main(args: Sequence[str] | None = None) -> None:
         raise SystemExit(1)
 
 
-def matched(stored: Sequence[Record], new: Sequence[Record] | None = None) -> list[tuple[Record, Record]]:
+def matched(stored: Sequence[Record], new: Sequence[Record] | None = None) -> list[tuple[Any, Any]]:
     """`(stored, new)` of each case that has both, the newest of each; those that did not run are left out."""
     before, after = _by_key(stored), _by_key(stored if new is None else new)
     last = -2 if new is None else -1

@@ -33,7 +33,7 @@ from egmjax.simulators import first_hitting_sampler
 from egmjax.states import Categorical
 from egmjax.targets import Ising, enumerate_states, enumerated_log_prob
 
-from .commands import one_sentence
+from .commands import one_sentence, use_compilation_cache
 from .energy_runs import NegativesOptions, check_energy_run, prepare_energy_run
 from .rollout_likelihood import Setup, compose, mass_figures, run_model, sampler_figures
 
@@ -205,4 +205,5 @@ def evaluate(
 
 
 if __name__ == "__main__":
+    use_compilation_cache()
     main()

@@ -17,7 +17,7 @@ import tyro
 from egmjax.targets import Potts
 from egmjax.training import write_atomically
 
-from .commands import one_sentence
+from .commands import one_sentence, use_compilation_cache
 from .law_tests import log_z_score
 from .options import Options, read_configuration
 from .setups import make_target
@@ -82,4 +82,5 @@ def _read(folder: Path) -> tuple[Potts, dict[str, Any]]:
 
 
 if __name__ == "__main__":
+    use_compilation_cache()
     main()

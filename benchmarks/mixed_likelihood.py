@@ -31,7 +31,7 @@ from egmjax.proposals import Density, defensive_mixture
 from egmjax.simulators import grid_sampler, time_grid
 from egmjax.states import Categorical, Real
 
-from .commands import one_sentence
+from .commands import one_sentence, use_compilation_cache
 from .energy_runs import NegativesOptions, check_energy_run, prepare_energy_run
 from .rollout_likelihood import Setup, compose, mass_figures, run_model, sampler_figures
 
@@ -253,4 +253,5 @@ def masses(key: jax.Array, law: MixedLaw, log_density_fn: Any, num_eval: int) ->
 
 
 if __name__ == "__main__":
+    use_compilation_cache()
     main()

@@ -8,7 +8,7 @@ import platform
 import re
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -62,7 +62,7 @@ class Record(NamedTuple):
 def circumstances() -> dict[str, str | int | float]:
     """The fields of a `Record` that say when, where and by what it was made."""
     return {
-        "run": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "run": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "commit": _commit(),
         "python": platform.python_version(),
         "jax": version("jax"),

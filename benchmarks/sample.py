@@ -18,7 +18,7 @@ import tyro
 from egmjax.metrics import summarize_weights
 from egmjax.training import write_atomically
 
-from .commands import one_sentence
+from .commands import one_sentence, use_compilation_cache
 from .options import check_seed
 from .report import clean
 from .rollout_chains import ChainPlan, check_plan, run_exact_chains
@@ -151,4 +151,5 @@ def _save(file: Path, x: Any, arrays: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    use_compilation_cache()
     main()

@@ -43,7 +43,7 @@ from egmjax.training import write_atomically
 
 from . import amortized, gm, gm_tables, scaling, suite_tables, train, trust, trust_tables
 from .chains import run_chains
-from .commands import is_taken, one_sentence
+from .commands import is_taken, one_sentence, use_compilation_cache
 from .options import TARGETS, check
 from .report import clean, compare
 from .runs import build
@@ -349,4 +349,5 @@ SUITES = {
 }
 
 if __name__ == "__main__":
+    use_compilation_cache()
     main()

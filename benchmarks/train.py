@@ -22,7 +22,7 @@ import egmjax
 from egmjax.training import TrainState, fit, write_atomically
 
 from . import energies
-from .commands import one_sentence, prepare_folder
+from .commands import one_sentence, prepare_folder, use_compilation_cache
 from .data_report import data_table, evaluate_data
 from .laws import LAWS
 from .options import DATA_SETS, RUNS, TARGETS, RunOptions, check, configuration, read_configuration, recipe
@@ -173,4 +173,5 @@ def _progress(total: int) -> Any:
 
 
 if __name__ == "__main__":
+    use_compilation_cache()
     main()

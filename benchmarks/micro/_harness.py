@@ -78,7 +78,10 @@ def time_in_turn(runs: Mapping[str, Callable[[], Any]], repeats: int) -> dict[st
             started = time.perf_counter(), time.process_time()
             run()
             taken[name].append((time.perf_counter() - started[0], time.process_time() - started[1]))
-    return {name: Timing(None, *zip(*rounds[1:])) for name, rounds in taken.items()}
+    return {
+        name: Timing(None, tuple(wall for wall, _ in rounds[1:]), tuple(cpu for _, cpu in rounds[1:]))
+        for name, rounds in taken.items()
+    }
 
 
 def report(

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import flax.linen as nn
@@ -32,6 +33,7 @@ from egmjax.proposals import reference_posterior
 from egmjax.simulators import grid_sampler, time_grid
 from egmjax.targets import Ising
 from egmjax.training import (
+    Context,
     Objective,
     data_source,
     from_psi_objective,
@@ -43,7 +45,7 @@ from egmjax.training import (
 )
 
 from ..records import Record
-from ._harness import BenchOptions, Timing, compile_case, peak_in_child, peak_of, report, time_in_turn
+from ._harness import BenchOptions, Case, Timing, compile_case, peak_in_child, peak_of, report, time_in_turn
 
 STEP, FIELD = 0.01, 0.5
 OURS = ("naive step", "bootstrapped step", "Rao-Blackwellised step", "sampling")
@@ -84,7 +86,9 @@ def main(args: Sequence[str] | None = None) -> list[Record]:
     """Measures, prints the table and returns its records."""
     options = tyro.cli(PublishedOptions, prog="python -m benchmarks.micro.published", args=args)
     if options.peak:
-        print(peak_of(_prepare(options, options.peak)))
+        if options.peak in PEERS.values():
+            import_module("torch")
+        print(peak_of(lambda: _prepare(options, options.peak)))
         return []
     wanted = [
         name
@@ -97,7 +101,7 @@ def main(args: Sequence[str] | None = None) -> list[Record]:
     timings: dict[str, Timing] = dict.fromkeys(wanted, Timing(None))
     for name in wanted:
         try:
-            runs[name], compiling[name] = _prepare(options, name)()
+            runs[name], compiling[name] = _prepare(options, name)
         except ImportError as error:
             timings[name] = Timing(None, error=f"{type(error).__name__}: {error}")
     for name, timing in time_in_turn(runs, options.repeats).items():
@@ -126,8 +130,8 @@ def main(args: Sequence[str] | None = None) -> list[Record]:
 class PublishedMLP(nn.Module):
     """Symbols embedded, times by sines; linear, GELU, two linear layers, two GELUs, linear: `[sites] -> outputs`.
 
-    The same layers as `peers.torch_egm.PublishedMLP`. Embedding and first layer are multiplied before they meet a state,
-    and so are the two linear layers in a row; both products are of parameters alone.
+    The same layers as `peers.torch_egm.PublishedMLP`. Embedding and first layer are multiplied before they meet a
+    state, and so are the two linear layers in a row; both products are of parameters alone.
     """
 
     sites: int
@@ -166,7 +170,7 @@ def _gelu(x: jax.Array) -> jax.Array:
 
 
 class Parts:
-    """Path, process, energy and the two networks: `generator(params, x, t)`, `log_density` relative to the reference."""
+    """Path, process, energy and the two networks."""
 
     def __init__(self, options: PublishedOptions) -> None:
         sites = options.length**2
@@ -187,10 +191,14 @@ class Parts:
 
     def generator(self, params: Any, x: jax.Array, t: Any) -> jax.Array:
         """Logits `[sites, 2]`: the third symbol is the mask, whose logit is minus infinity."""
-        return self.denoiser.apply(params["denoiser"], x, t).reshape(-1, 3)[:, :2]
+        return jnp.asarray(self.denoiser.apply(params["denoiser"], x, t)).reshape(-1, 3)[:, :2]
 
     def learned_psi(self, params: Any, x: jax.Array, t: Any) -> jax.Array:
-        return self.energy_net.apply(params["energy"], x, t)[0]
+        return jnp.asarray(self.energy_net.apply(params["energy"], x, t))[0]
+
+    def context(self, params: Any) -> Context:
+        """Of the first iteration."""
+        return Context(params, jnp.ones(()), jnp.int32(0))
 
     def objective(self, name: str, num_proposals: int) -> Objective:
         """Of the step of that name."""
@@ -215,7 +223,7 @@ class Parts:
                 self.psi_fn,
                 num_proposals=num_proposals,
                 psi_apply_fn=self.learned_psi,
-                step_fn=lambda t, iteration: STEP,
+                step_fn=lambda t, iteration: jnp.asarray(STEP),
             )
         else:
             generator = from_psi_objective(self.process, self.generator, self.learned_psi)
@@ -225,29 +233,33 @@ class Parts:
 # ---------------------------------------------------------------------------------------------- cases
 
 
-def _prepare(options: PublishedOptions, name: str) -> Callable[[], tuple[Callable[[], Any], float | None]]:
-    """What makes `(run, compile_seconds)` of a row."""
+def _prepare(options: PublishedOptions, name: str) -> tuple[Callable[[], Any], float | None]:
+    """What runs a row, and the seconds its compilation took."""
     if name in PEERS.values():
-        return lambda: (_peer(options, name), None)
+        return _peer(options, name), None
     parts = Parts(options)
     if name == "sampling":
         params = parts.init(jax.random.key(0))
+        sampler = grid_sampler(parts.process, time_grid(options.num_steps))
 
-        def sample(key: jax.Array) -> Any:
-            sampler = grid_sampler(parts.process, time_grid(options.num_steps))
+        def sample(key: jax.Array, params: Any) -> Any:
             keys = jax.random.split(key, options.num_samples)
             return jax.vmap(lambda k: sampler.sample(k, lambda x, t: parts.generator(params, x, t)))(keys)
 
-        return lambda: compile_case((sample, (jax.random.key(1),)))
+        return compile_case((sample, (jax.random.key(1), params)))
+    return compile_case(make_step(options, parts, name))
+
+
+def make_step(options: PublishedOptions, parts: Parts, name: str) -> Case:
+    """One update of the trainer, its batch drawn from a buffer."""
     trainer = make_trainer(
-        data_source(_buffer(options)),
+        data_source(_buffer(options), parts.path.space),
         parts.objective(name, options.num_proposals),
         optax.adam(1e-3),
         batch_size=options.num_states,
         updates_per_iteration=1,
     )
-    state = trainer.init(jax.random.key(2), parts.init(jax.random.key(0)))
-    return lambda: compile_case((trainer.step, (state,)))
+    return trainer.step, (trainer.init(jax.random.key(2), parts.init(jax.random.key(0))),)
 
 
 def _peer(options: PublishedOptions, name: str) -> Callable[[], Any]:

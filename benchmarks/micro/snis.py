@@ -54,7 +54,7 @@ def main(args: Sequence[str] | None = None) -> list[Record]:
     """Measures, prints the table and returns its records."""
     options = tyro.cli(SnisOptions, prog="python -m benchmarks.micro.snis", args=args)
     if options.peak:
-        print(peak_of(lambda: compile_case((_estimator(options, options.peak), _arguments(options)))))
+        print(peak_of(lambda: compile_case(case(options, options.peak))))
         return []
     target = Ising(length=options.length, beta=options.beta)
     num = options.num_states * options.num_proposals
@@ -63,7 +63,7 @@ def main(args: Sequence[str] | None = None) -> list[Record]:
     for name in ESTIMATORS:
         for batch in (None, options.map_batch):
             label = f"{name}, {'vmap' if batch is None else f'map of {batch}'}"
-            cases[label] = (_estimator(options, name, batch), _arguments(options))
+            cases[label] = case(options, name, batch)
     timings = time_side_by_side(cases, options.repeats)
     peaks: dict[str, float] = {}
     others = {label: {"energies a second": num / timing.median} for label, timing in timings.items()}
@@ -82,6 +82,11 @@ def main(args: Sequence[str] | None = None) -> list[Record]:
         peaks=peaks,
         others=others,
     )
+
+
+def case(options: SnisOptions, name: str, map_batch: int | None = None) -> Case:
+    """The estimator of that name at all states of the batch."""
+    return _estimator(options, name, map_batch), _arguments(options)
 
 
 def _arguments(options: SnisOptions) -> tuple[jax.Array, jax.Array, jax.Array]:

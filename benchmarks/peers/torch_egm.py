@@ -2,11 +2,11 @@
 
     from benchmarks.peers.torch_egm import Peer         # needs the extra `peers`
 
-After the description of Woo et al., Energy-based generator matching (2025), with its default sizes: denoiser of width 32
-(embedding 8) and energy network of width 256 (embedding 4), both with sinusoidal time; masked path `kappa = t`; squared
-error; Adam. Naive targets come from uniform completions; bootstrapped ones from `x_r` at `r = min(t + .01, 1)`, drawn by
-the path's bridge of a flat target or by the reversed noising kernel, and weighted by the energy network, which is
-itself fitted to the log-mean of `exp(-E)` in the same step.
+After the description of Woo et al., Energy-based generator matching (2025), with its default sizes: denoiser of width
+32 (embedding 8) and energy network of width 256 (embedding 4), both with sinusoidal time; masked path `kappa = t`;
+squared error; Adam. Naive targets come from uniform completions; bootstrapped ones from `x_r` at `r = min(t + .01, 1)`,
+drawn by the path's bridge of a flat target or by the reversed noising kernel, and weighted by the energy network, which
+is itself fitted to the log-mean of `exp(-E)` in the same step.
 """
 
 from __future__ import annotations

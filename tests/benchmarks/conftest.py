@@ -11,13 +11,18 @@ from tests.benchmarks.commands import arguments
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled_once(tmp_path_factory):
-    """Most of a tiny run is compilation, and many runs have the very same programs."""
+    """Most of a tiny run is compilation, and many runs have the very same programs, those of other processes too."""
     names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
     before = {name: getattr(jax.config, name) for name in names}
-    jax.config.update(names[0], str(tmp_path_factory.mktemp("compiled")))
+    folder = str(tmp_path_factory.mktemp("compiled"))
+    jax.config.update(names[0], folder)
     jax.config.update(names[1], 0.2)
     compilation_cache.reset_cache()
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(
+            "JAX_COMPILATION_CACHE_DIR", folder
+        )  # commands of the tests leave the user's cache alone
+        yield
     for name, value in before.items():
         jax.config.update(name, value)
     compilation_cache.reset_cache()
