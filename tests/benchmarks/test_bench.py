@@ -1,5 +1,6 @@
 """Records round-trip, are compared with their like, and make the tables of a document without touching the rest."""
 
+import importlib
 import sys
 
 import jax
@@ -177,3 +178,22 @@ def test_a_given_cache_goes_before_the_default(tmp_path, monkeypatch):
     given = jax.config.jax_compilation_cache_dir
     commands.use_compilation_cache()
     assert jax.config.jax_compilation_cache_dir == given
+
+
+TINY_SIZES = {
+    "snis": "--length 3 --num-states 4 --num-proposals 32 --many-proposals 0 --map-batch 2",
+    "train_step": "--length 3 --num-states 4 --num-proposals 32 --lengths 3 4",
+    "steppers": "--num-samples 3 --num-steps 2 --sites 3 --dim 2 --width 4",
+    "weights": "--num-samples 64 --dim 2",
+    "jump_laws": "--num 8",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TINY_SIZES)
+def test_every_measurement_runs(name):
+    found = importlib.import_module(f"benchmarks.micro.{name}").main(
+        [*TINY_SIZES[name].split(), "--repeats", "5"]
+    )
+    assert len(found) > 3
+    assert all(r.median > 0 and r.cpu_median >= 0 and not r.error for r in found)
