@@ -166,7 +166,8 @@ class PublishedMLP(nn.Module):
 
 
 def _gelu(x: jax.Array) -> jax.Array:
-    return jax.nn.gelu(x, approximate=False)
+    # not jax.nn.gelu, which by way of erfc evaluates two series at every x
+    return 0.5 * x * (1.0 + jax.lax.erf(x * math.sqrt(0.5)))
 
 
 class Parts:

@@ -31,6 +31,8 @@ CERTIFIED, UNCERTIFIED = "with log-weights", "states alone"
 class StepperOptions(BenchOptions):
     """Options of the measurement."""
 
+    repeats: int = 7
+    """Rounds; in each of them every case is run once."""
     num_samples: int = 2_000
     """States sampled at once."""
     num_steps: int = 100
