@@ -4,7 +4,10 @@ import importlib
 import sys
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
+from scipy.stats import norm
 
 from benchmarks import bench, commands, compare
 from benchmarks.micro import _harness, buffer, published
@@ -197,3 +200,32 @@ def test_every_measurement_runs(name):
     )
     assert len(found) > 3
     assert all(r.median > 0 and r.cpu_median >= 0 and not r.error for r in found)
+
+
+@pytest.mark.parametrize(("sizes", "num_params"), [((25, 8, 32, 75), 14_179), ((25, 4, 256, 1), 354_829)])
+def test_the_published_network(sizes, num_params):
+    """Its numbers of parameters, and its layers one after another in place of their products."""
+    sites, _, width, _ = sizes
+    network = published.PublishedMLP(*sizes)
+    x, t = np.arange(sites) % 3, 0.37
+    params = network.init(jax.random.key(0), jnp.asarray(x), t)
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == num_params
+    key, leaves = jax.random.key(1), jax.tree.leaves(params)
+    moved = [a + 0.1 * jax.random.normal(jax.random.fold_in(key, i), a.shape) for i, a in enumerate(leaves)]
+    params = jax.tree.unflatten(jax.tree.structure(params), moved)
+    p = jax.tree.map(lambda a: np.asarray(a, np.float64), params)["params"]
+
+    def gelu(h):
+        return h * norm.cdf(h)
+
+    angles = t * 10_000.0 ** (-np.arange(width // 2) / (width // 2))
+    clock = np.concatenate([np.sin(angles), np.cos(angles)])
+    clock = (
+        gelu(clock @ p["Dense_0"]["kernel"] + p["Dense_0"]["bias"]) @ p["Dense_1"]["kernel"]
+        + p["Dense_1"]["bias"]
+    )
+    h = np.concatenate([p["embedding"][x].ravel(), clock])
+    h = gelu(h @ p["first_kernel"] + p["first_bias"])
+    h = (h @ p["second_kernel"] + p["second_bias"]) @ p["third_kernel"] + p["third_bias"]
+    h = gelu(gelu(h)) @ p["last_kernel"] + p["last_bias"]
+    np.testing.assert_allclose(network.apply(params, jnp.asarray(x), t), h, rtol=2e-4, atol=2e-4)
