@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import platform
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -30,6 +32,7 @@ def one_sentence() -> Iterator[None]:
 def use_compilation_cache(folder: Path | None = None) -> None:
     """Keeps compiled programs between processes: by default in `$XDG_CACHE_HOME/egmjax`, or the platform's such folder.
 
+    There each kind of processor has a folder of its own, since a home may be shared by machines that are not alike.
     A cache that this process has been given, as by `JAX_COMPILATION_CACHE_DIR`, is left alone, and
     `JAX_ENABLE_COMPILATION_CACHE=0` turns either off. Where the folder cannot be written, jax warns and compiles. It is
     never cleared, and may be deleted at any time.
@@ -37,10 +40,21 @@ def use_compilation_cache(folder: Path | None = None) -> None:
     if folder is None:
         if getattr(jax.config, "jax_compilation_cache_dir", None) is not None:
             return
-        folder = _user_cache() / "egmjax"
+        folder = _user_cache() / "egmjax" / _processor()
     jax.config.update("jax_compilation_cache_dir", str(folder))
     # what takes less to compile than this is not worth a file
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def _processor() -> str:
+    """A name for what programs are compiled for."""
+    info = Path("/proc/cpuinfo")
+    features = (
+        [line for line in info.read_text().splitlines() if line.startswith("flags")] if info.exists() else []
+    )
+    return "-".join(
+        [platform.machine(), *(hashlib.sha256(line.encode()).hexdigest()[:8] for line in features[:1])]
+    )
 
 
 def _user_cache() -> Path:

@@ -48,6 +48,7 @@ from ..records import Record
 from ._harness import BenchOptions, Case, Timing, compile_case, peak_in_child, peak_of, report, time_in_turn
 
 STEP, FIELD = 0.01, 0.5
+CHUNK = 40  # 300 states of 40 proposals at a width of 256 stay in the cache
 OURS = ("naive step", "bootstrapped step", "Rao-Blackwellised step", "sampling")
 PEERS = {name: f"{name}, PyTorch" for name in ("naive step", "bootstrapped step", "sampling")}
 BASELINES = {
@@ -223,6 +224,7 @@ class Parts:
                 proposal,
                 self.psi_fn,
                 num_proposals=num_proposals,
+                chunk_size=CHUNK,
                 psi_apply_fn=self.learned_psi,
                 step_fn=lambda t, iteration: jnp.asarray(STEP),
             )

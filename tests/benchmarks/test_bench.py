@@ -173,7 +173,7 @@ def test_commands_keep_what_they_compile(enabled, tmp_path, monkeypatch):
     monkeypatch.setenv("JAX_ENABLE_COMPILATION_CACHE", enabled)
     done = command("train", *arguments("ising", tmp_path / "run", num_rollouts=8, batch_size=8))
     assert done.returncode == 0, done.stderr
-    assert bool(list(tmp_path.glob("egmjax/*"))) == (enabled == "1")
+    assert bool(list(tmp_path.glob("egmjax/*/*"))) == (enabled == "1")
 
 
 def test_a_given_cache_goes_before_the_default(tmp_path, monkeypatch):
