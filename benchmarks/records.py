@@ -23,9 +23,10 @@ class Record(NamedTuple):
     """One case of one run of a benchmark; seconds are of wall time, compilation apart.
 
     Cases of one `run` were measured in turn; `ratio` is the median over rounds of a case's time to the `baseline`'s.
-    `compile_seconds` is `None` where nothing is compiled, `peak_mib` (of a fresh process, less what it had after its
-    imports) where it was not measured, all numbers where the case did not run: `error` says why. `cpu_median` is of all
-    cores together, which other work on the machine hardly lengthens. `others` are what else was measured, by name.
+    `cpu_median` is of all cores together, which other work on the machine hardly lengthens. `compile_seconds` is `None`
+    where nothing is compiled, `peak_mib` (of a fresh process with compilation, less what it had after its imports) and
+    `run_mib` (of a run alone) where they were not measured, all numbers where the case did not run: `error` says why.
+    `others` are what else was measured, by name.
     """
 
     benchmark: str
@@ -49,6 +50,7 @@ class Record(NamedTuple):
     baseline: str = ""
     ratio: float | None = None
     peak_mib: float | None = None
+    run_mib: float | None = None
     error: str = ""
     others: dict[str, float] = {}  # noqa: RUF012 - never changed
 
@@ -111,7 +113,7 @@ def table(records: Sequence[Record]) -> str:
         "CPU",
         "compile",
         "ratio",
-        *(["peak MiB"] if peaks else []),
+        *(["process MiB", "run MiB"] if peaks else []),
         *others,
     ]
     rows = []
@@ -130,7 +132,7 @@ def table(records: Sequence[Record]) -> str:
             )
         ]
         row = [record.case, *times, _number(record.ratio)]
-        row += [_number(record.peak_mib)] if peaks else []
+        row += [_number(record.peak_mib), _number(record.run_mib)] if peaks else []
         rows.append([*row, *(_number(record.others.get(name)) for name in others)])
     lines = ["| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows)]
     first = records[0]

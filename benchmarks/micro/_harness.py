@@ -29,7 +29,7 @@ class BenchOptions:
     record: Path | None = None
     """Append a line of JSON for each case to this file."""
     peak: str = ""
-    """Only run this case once and print the peak memory of this process above that after import, in MiB."""
+    """Only run this case and print peak memory in MiB, of this process above that after import and of a run."""
 
 
 class Timing(NamedTuple):
@@ -92,7 +92,7 @@ def report(
     shapes: Mapping[str, int],
     baseline: str | Mapping[str, str] = "",
     dtype: str = "float32",
-    peaks: Mapping[str, float] | None = None,
+    peaks: Mapping[str, Peak] | None = None,
     others: Mapping[str, Mapping[str, float]] | None = None,
 ) -> list[Record]:
     """Makes records of timings, prints their table, and appends them to `options.record`.
@@ -113,7 +113,8 @@ def report(
             compile_seconds=timing.compile,
             baseline=base if usable else "",
             ratio=timing.ratio(timings[base]) if usable else None,
-            peak_mib=(peaks or {}).get(case),
+            peak_mib=peaks[case].process if peaks and case in peaks else None,
+            run_mib=peaks[case].run if peaks and case in peaks else None,
             error=timing.error,
             others=dict((others or {}).get(case, {})),
             **found,  # type: ignore[arg-type]
@@ -132,20 +133,34 @@ def report(
     return records
 
 
-def peak_of(prepare: Callable[[], tuple[Callable[[], Any], Any]]) -> float:
-    """MiB by which the memory of this process peaks above what it is now.
+class Peak(NamedTuple):
+    """MiB: of a process, less what it had after its imports, compilation included; of a second run alone."""
 
-    `prepare() -> (run, ...)`, e.g. `compile_case` of something, is called here, and what it made is run once.
+    process: float
+    run: float
+
+
+def peak_of(prepare: Callable[[], tuple[Callable[[], Any], Any]]) -> str:
+    """The `Peak` of this process, as `peak_in_child` reads it.
+
+    `prepare() -> (run, ...)`, e.g. `compile_case` of something, is called here, and what it made is run twice.
     """
     before = _memory("VmRSS")
-    prepare()[0]()
-    return _memory("VmHWM") - before
+    run = prepare()[0]
+    run()
+    process = _memory("VmHWM") - before
+    if (clear := Path("/proc/self/clear_refs")).exists():
+        clear.write_text("5")  # the peak is now what there is
+    before = _memory("VmRSS")
+    run()
+    return f"{process} {_memory('VmHWM') - before}"
 
 
-def peak_in_child(module: str, case: str, *words: str) -> float:
-    """`--peak` of a module in a process of its own, in MiB."""
+def peak_in_child(module: str, case: str, *words: str) -> Peak:
+    """`--peak` of a module in a process of its own."""
     command = [sys.executable, "-m", module, "--peak", case, *words]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return Peak(*map(float, done.stdout.split()[-2:]))
 
 
 def _memory(field: str) -> float:

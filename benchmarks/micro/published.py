@@ -7,8 +7,8 @@ estimate, the gradient and Adam. "naive": self-normalised targets from the energ
 is fitted to the log-mean of `exp(-E)`, and targets come from `x_r` at `r = min(t + .01, 1)` weighted by it.
 "Rao-Blackwellised": the same fit, and targets from the energy network at all one-site changes of `x_t`. Sampling: 2,000
 states in 100 steps of the denoiser, log-weights included in ours. Ratios are ours to PyTorch's: below one is faster.
-Peak memory is that of a fresh process each, less what it had after its imports. RMSE is that of the targets alone where
-all is known: independent spins in a field of .5, exact `psi`, `t = .5`.
+Peak memory is that of a fresh process each, less what it had after its imports, and that of a step alone. RMSE is that
+of the targets alone where all is known: independent spins in a field of .5, exact `psi`, `t = .5`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,17 @@ from egmjax.training import (
 )
 
 from ..records import Record
-from ._harness import BenchOptions, Case, Timing, compile_case, peak_in_child, peak_of, report, time_in_turn
+from ._harness import (
+    BenchOptions,
+    Case,
+    Peak,
+    Timing,
+    compile_case,
+    peak_in_child,
+    peak_of,
+    report,
+    time_in_turn,
+)
 
 STEP, FIELD = 0.01, 0.5
 CHUNK = 40  # 300 states of 40 proposals at a width of 256 stay in the cache
@@ -284,7 +294,7 @@ def _buffer(options: PublishedOptions) -> jax.Array:
     return jax.random.randint(jax.random.key(3), (2_000, options.length**2), 0, 2)
 
 
-def _peak(options: PublishedOptions, name: str) -> float:
+def _peak(options: PublishedOptions, name: str) -> Peak:
     sizes = {
         "length": options.length,
         "num-states": options.num_states,

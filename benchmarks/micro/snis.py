@@ -24,7 +24,16 @@ from egmjax.proposals import reference_posterior
 from egmjax.targets import Ising
 
 from ..records import Record
-from ._harness import BenchOptions, Case, compile_case, peak_in_child, peak_of, report, time_side_by_side
+from ._harness import (
+    BenchOptions,
+    Case,
+    Peak,
+    compile_case,
+    peak_in_child,
+    peak_of,
+    report,
+    time_side_by_side,
+)
 
 ESTIMATORS = ("multispin_snis", "snis")
 
@@ -65,14 +74,14 @@ def main(args: Sequence[str] | None = None) -> list[Record]:
             label = f"{name}, {'vmap' if batch is None else f'map of {batch}'}"
             cases[label] = case(options, name, batch)
     timings = time_side_by_side(cases, options.repeats)
-    peaks: dict[str, float] = {}
+    peaks: dict[str, Peak] = {}
     others = {label: {"energies a second": num / timing.median} for label, timing in timings.items()}
     if options.many_proposals:
         for name in ESTIMATORS:
             label = f"{name}, vmap"
             few, many = (_peak(options, name, k) for k in (options.num_proposals, options.many_proposals))
             peaks[label] = few
-            others[label][f"peak MiB at K = {options.many_proposals}"] = many
+            others[label][f"process MiB at K = {options.many_proposals}"] = many.process
     return report(
         "snis",
         timings,
@@ -130,7 +139,7 @@ def _estimator(options: SnisOptions, name: str, map_batch: int | None = None):  
     return estimate
 
 
-def _peak(options: SnisOptions, name: str, num_proposals: int) -> float:
+def _peak(options: SnisOptions, name: str, num_proposals: int) -> Peak:
     sizes = {"length": options.length, "num-states": options.num_states, "num-proposals": num_proposals}
     words = (word for size, value in sizes.items() for word in (f"--{size}", str(value)))
     return peak_in_child("benchmarks.micro.snis", name, *words)

@@ -38,7 +38,7 @@ def main(args: Sequence[str] | None = None) -> list[Record]:
             "summarize_weights": (summarize_weights, (log_weight,)),
             "pareto_k": (pareto_k, (log_weight,)),
             "resample": (lambda k, w: resample(k, w, options.num_samples), (key, log_weight)),
-            "weighted_mean": (weighted_mean, (log_weight, values)),
+            "weighted_mean": (weighted_mean, (values, log_weight)),
         },
         options.repeats,
     )

@@ -41,7 +41,7 @@ def record(**changes):
 
 def test_a_record_round_trips(tmp_path):
     file = tmp_path / "deeper" / "records.jsonl"
-    first = record(others={"RMSE": 0.1}, peak_mib=12.5, baseline="snis", ratio=1.0)
+    first = record(others={"RMSE": 0.1}, peak_mib=12.5, run_mib=2.5, baseline="snis", ratio=1.0)
     second = record(case="torch", median=None, error="ImportError: no torch")
     append(file, [first])
     append(file, [second])
