@@ -17,6 +17,7 @@ import jax
 from ..records import Record, append, circumstances, table
 
 MIN_REPEATS = 5
+PAUSE = 0.02  # seconds, in which threads of the case before that spin for more work fall asleep
 Case = tuple[Callable[..., Any], Sequence[Any]]  # a function to be jitted, and its arguments
 
 
@@ -75,6 +76,7 @@ def time_in_turn(runs: Mapping[str, Callable[[], Any]], repeats: int) -> dict[st
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
     for _ in range(repeats + 1):
         for name, run in runs.items():
+            time.sleep(PAUSE)
             started = time.perf_counter(), time.process_time()
             run()
             taken[name].append((time.perf_counter() - started[0], time.process_time() - started[1]))

@@ -194,12 +194,17 @@ class Parts:
         self.energy_net = PublishedMLP(sites, 4, 256, 1)
 
     def init(self, key: jax.Array) -> Any:
-        key_denoiser, key_energy = jax.random.split(key)
+        """Parameters of both networks."""
         x, t = jnp.zeros(self.path.sites, jnp.int32), jnp.zeros(())
-        return {
-            "denoiser": self.denoiser.init(key_denoiser, x, t),
-            "energy": self.energy_net.init(key_energy, x, t),
-        }
+
+        @jax.jit  # a hundred programs else, each with memory of its own
+        def both(keys: jax.Array) -> Any:
+            return {
+                "denoiser": self.denoiser.init(keys[0], x, t),
+                "energy": self.energy_net.init(keys[1], x, t),
+            }
+
+        return both(jax.random.split(key))
 
     def generator(self, params: Any, x: jax.Array, t: Any) -> jax.Array:
         """Logits `[sites, 2]`: the third symbol is the mask, whose logit is minus infinity."""
