@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import train
-from .commands import one_sentence
+from .commands import one_sentence, use_compilation_cache
 from .options import Options, RunOptions, check
 from .runs import CHUNK, build, compile_roll_out
 from .trust_tables import table
@@ -316,4 +316,5 @@ def _time(seconds: float) -> str:
 
 
 if __name__ == "__main__":
+    use_compilation_cache()
     main()
