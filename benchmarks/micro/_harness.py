@@ -47,6 +47,14 @@ class Timing(NamedTuple):
     def median(self) -> float:
         return statistics.median(self.seconds)
 
+    @property
+    def fastest(self) -> float:
+        return min(self.seconds)
+
+    @property
+    def slowest(self) -> float:
+        return max(self.seconds)
+
     def ratio(self, baseline: Timing) -> float:
         """The median of the ratios round by round, which falls on what else the machine did in both alike."""
         return statistics.median(a / b for a, b in zip(self.seconds, baseline.seconds))
@@ -126,8 +134,8 @@ def report(
         if not timing.error:
             record = record._replace(
                 median=timing.median,
-                fastest=min(timing.seconds),
-                slowest=max(timing.seconds),
+                fastest=timing.fastest,
+                slowest=timing.slowest,
                 cpu_median=statistics.median(timing.cpu_seconds),
             )
         records.append(record)
