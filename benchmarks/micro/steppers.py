@@ -54,7 +54,6 @@ def main(args: Sequence[str] | None = None) -> list[Record]:
     flow = FlowProcess(stationary_path((2,)))
     samplers = {
         "masks, on a grid": (masked, grid_sampler(masked, grid)),
-        "masks, on a grid by hitting times": (masked, first_hitting_sampler(masked, grid)),
         "masks, first hitting": (masked, first_hitting_sampler(masked)),
         "diffusion": (diffusion, grid_sampler(diffusion, grid)),
         "flow in the plane": (flow, grid_sampler(flow, grid)),

@@ -225,10 +225,6 @@ SAMPLERS = {
         f"first_hitting_{name}": (lambda build=PROCESSES[name]: (build(), first_hitting_sampler(build())))
         for name in ("masked_rate", "masked_uniform", "masked_evidence", "amortized")
     },
-    "first_hitting_on_a_grid": lambda: (
-        PROCESSES["masked_rate"](),
-        first_hitting_sampler(PROCESSES["masked_rate"](), time_grid(3)),
-    ),
 }
 
 

@@ -40,11 +40,7 @@ def log_z(temper):
     return float(np.log(np.exp(-temper * MODEL.energies).sum()))
 
 
-SAMPLERS = {
-    "grid": lambda p: grid_sampler(p, COARSE),
-    "first_hitting": first_hitting_sampler,
-    "first_hitting_on_a_grid": lambda p: first_hitting_sampler(p, COARSE),
-}
+SAMPLERS = {"grid": lambda p: grid_sampler(p, COARSE), "first_hitting": first_hitting_sampler}
 
 
 @pytest.mark.parametrize("kind", SAMPLERS)

@@ -24,11 +24,7 @@ pytestmark = pytest.mark.slow  # compiles a lot
 NUM, K = 20_000, 4.0
 MODEL = Table(3, 3, seed=5)
 COARSE = [0.0, 0.3, 0.7, 1.0]
-SAMPLERS = {
-    "grid": lambda p: grid_sampler(p, COARSE),
-    "first_hitting": first_hitting_sampler,
-    "first_hitting_on_a_grid": lambda p: first_hitting_sampler(p, COARSE),
-}
+SAMPLERS = {"grid": lambda p: grid_sampler(p, COARSE), "first_hitting": first_hitting_sampler}
 SCHEDULES = {"polynomial": lambda: Polynomial(1.7), "ordered": lambda: Ordered.from_rank([1, 2, 0])}
 EVIDENCE = [[3, 1, 3], [2, 3, 0], [3, 3, 3], [0, 1, 2]]
 

@@ -78,10 +78,14 @@ def grid_sampler(
     )
     grid, path = check_grid(times), process.path
 
+    def at(t: Scalar) -> jax.Array:
+        u = jnp.asarray(grid, dtype=float)
+        return jnp.where(u == 0, t, 1.0 - (1.0 - as_time(t)) * (1.0 - u))  # exactly 1 at the end
+
     def sample(key: jax.Array, predict_fn: PredictFn, xt: Any = None, t: Scalar = 0.0) -> Rollout:
         key_prior, key_steps = jax.random.split(key)
         xt, correction = start_state(path, key_prior, xt)
-        clock = _compressed(grid, t)
+        clock = at(t)
 
         def advance(carry: tuple, inputs: tuple) -> tuple:
             x, total = carry
@@ -96,7 +100,7 @@ def grid_sampler(
         return Rollout(x, total, observed)
 
     def log_weight(key: jax.Array, predict_fn: PredictFn, x1: Any) -> jax.Array:
-        clock = _compressed(grid, 0.0)
+        clock = at(0.0)
 
         def retreat(carry: tuple, inputs: tuple) -> tuple:
             xs, total = carry
@@ -114,35 +118,28 @@ def grid_sampler(
     return Sampler(sample, log_weight, len(grid) - 1, is_reversal)
 
 
-def first_hitting_sampler(process: MaskedProcess | AmortizedProcess, times: Any = None) -> Sampler:
+def first_hitting_sampler(process: MaskedProcess | AmortizedProcess) -> Sampler:
     """Reveals one mask a network call, in the order of the path's exact hitting times; no time discretisation.
-
-    With `times [num_steps + 1]`, from exactly 0 to exactly 1, one call reveals all masks that are hit within a step:
-    the chain of `grid_sampler` with the same log-weight, faster since hitting times and noise are drawn once for each
-    site and not at every step.
 
     Hitting times do not depend on symbols, so the chain is simulated exactly and its weight,
     `-sum_n log D_{i_n}(x[i_n] | revealed before)`, is exact for any order: random with a common clock, fixed with
     `paths.Ordered`. Sites given as evidence are known from the start and cost nothing in the weight. Cost: `sites`
-    network calls a roll-out, or `num_steps`. The log-weight of given states evaluates as many contexts at once. An
-    `AmortizedProcess` of a masked process draws a condition first. Raises `ValueError` for other processes and times.
+    network calls a roll-out. The log-weight of given states evaluates all `sites` contexts at once. An
+    `AmortizedProcess` of a masked process draws a condition first. Raises `ValueError` for other processes.
     """
     if isinstance(process, AmortizedProcess) and isinstance(process.process, MaskedProcess):
-        return _amortized(process.given, first_hitting_sampler(process.process, times))
+        return _amortized(process.given, first_hitting_sampler(process.process))
     if not isinstance(process, MaskedProcess):
         raise ValueError(f"process: first hitting needs a MaskedProcess, got {type(process).__name__}")
     path = process.path
     log_states = float(np.log(path.num_states))
-    grid = None if times is None else check_grid(times)
 
     def sample(key: jax.Array, predict_fn: PredictFn, xt: Any = None, t: Scalar = 0.0) -> Rollout:
         key_prior, key_times, key_symbols = jax.random.split(key, 3)
         xt, correction = start_state(path, key_prior, xt)
         hitting = jnp.where(xt == path.mask, path.hitting_times(key_times, t), jnp.inf)
-        noise = jax.random.gumbel(key_symbols, (path.sites, path.num_states))
-        if grid is not None:
-            return together(predict_fn, xt, correction, hitting, noise, _compressed(grid, t))
         order = jnp.argsort(hitting)
+        noise = jax.random.gumbel(key_symbols, (path.sites, path.num_states))
 
         def reveal(carry: tuple, inputs: tuple) -> tuple:
             x, total = carry
@@ -158,45 +155,20 @@ def first_hitting_sampler(process: MaskedProcess | AmortizedProcess, times: Any 
         (x, total), _ = jax.lax.scan(reveal, (xt, correction), (order, noise))
         return Rollout(x, total)
 
-    def together(
-        predict_fn: PredictFn,
-        xt: jax.Array,
-        correction: jax.Array,
-        hitting: jax.Array,
-        noise: jax.Array,
-        clock: jax.Array,
-    ) -> Rollout:
-        def reveal(carry: tuple, step: tuple) -> tuple:
-            x, seen = carry
-            now, later = step
-            logits = predict_fn(x, now)
-            new = (x == path.mask) & ((hitting < later) | (later >= 1))
-            x = jnp.where(new, jnp.argmax(logits + noise, axis=-1).astype(x.dtype), x)
-            return (x, jnp.where(new[:, None], logits, seen)), None
-
-        start = (xt, jnp.zeros_like(noise))
-        (x, seen), _ = jax.lax.scan(reveal, start, (clock[:-1], clock[1:]))
-        gain = jnp.where(xt == path.mask, log_symbol_prob(seen, x) + log_states, 0.0)
-        return Rollout(x, correction - jnp.sum(gain))
-
     def log_weight(key: jax.Array, predict_fn: PredictFn, x1: Any) -> jax.Array:
-        hitting, sites = path.hitting_times(key), jnp.arange(path.sites)
-        if grid is None:
-            rank = jnp.argsort(jnp.argsort(hitting))  # float32 times can be equal; ranks cannot
-            clock, row, earlier = hitting, sites, rank[None, :] < rank[:, None]
-        else:
-            clock = _compressed(grid, 0.0)
-            row = jnp.sum(hitting[:, None] >= clock[None, 1:-1], axis=1)  # the step that reveals each site
-            clock, earlier = clock[:-1], row[None, :] < jnp.arange(len(grid) - 1)[:, None]
+        hitting = path.hitting_times(key)
+        rank = jnp.argsort(jnp.argsort(hitting))  # float32 times can be equal; ranks cannot
+        earlier = rank[None, :] < rank[:, None]  # row i: what was known when site i was revealed
         x0, correction = start_state(path, key, None)
         hidden = x0 == path.mask
         contexts = jnp.where(earlier | ~hidden[None, :], x1[None, :], path.mask)
-        logits = jax.vmap(predict_fn)(contexts, clock)
-        gain = log_symbol_prob(logits[row, sites], x1) + log_states
+        logits = jax.vmap(predict_fn)(contexts, hitting)
+        sites = jnp.arange(path.sites)
+        gain = log_symbol_prob(logits[sites, sites], x1) + log_states
         agrees = jnp.all(hidden | (x1 == x0))  # no roll-out ends where the evidence is contradicted
         return jnp.where(agrees, correction - jnp.sum(jnp.where(hidden, gain, 0.0)), jnp.inf)
 
-    return Sampler(sample, log_weight, path.sites if grid is None else len(grid) - 1, process.is_reversal)
+    return Sampler(sample, log_weight, path.sites, process.is_reversal)
 
 
 def _amortized(given: GivenPath, sampler: Sampler) -> Sampler:
@@ -220,12 +192,6 @@ def check_grid(times: Any) -> np.ndarray:
     if grid.ndim != 1 or len(grid) < 2 or grid[0] != 0 or grid[-1] != 1 or np.any(np.diff(grid) <= 0):
         raise ValueError("times: expected increasing times from exactly 0 to exactly 1")
     return grid
-
-
-def _compressed(grid: np.ndarray, t: Scalar) -> jax.Array:
-    """The grid moved into `[t, 1]`."""
-    u = jnp.asarray(grid, dtype=float)
-    return jnp.where(u == 0, t, 1.0 - (1.0 - as_time(t)) * (1.0 - u))  # exactly 1 at the end
 
 
 def start_state(path: Any, key: jax.Array, xt: Any) -> tuple[Any, jax.Array]:
