@@ -30,7 +30,7 @@ from egmjax.estimators import psi_from_energy, snis
 from egmjax.paths import MaskedPath
 from egmjax.processes import MaskedProcess
 from egmjax.proposals import reference_posterior
-from egmjax.simulators import grid_sampler, time_grid
+from egmjax.simulators import first_hitting_sampler
 from egmjax.targets import Ising
 from egmjax.training import (
     Context,
@@ -258,7 +258,8 @@ def _prepare(options: PublishedOptions, name: str) -> tuple[Callable[[], Any], f
     parts = Parts(options)
     if name == "sampling":
         params = parts.init(jax.random.key(0))
-        sampler = grid_sampler(parts.process, time_grid(options.num_steps))
+        each = -(-parts.path.sites // options.num_steps)
+        sampler = first_hitting_sampler(parts.process, sites_per_step=each)
 
         def sample(key: jax.Array, params: Any) -> Any:
             keys = jax.random.split(key, options.num_samples)
