@@ -1,4 +1,4 @@
-"""Flax linen networks: perceptrons, lattice network, energies, heads. Core code sees only `apply(params, x, t)`."""
+"""Flax linen networks: perceptrons, lattices, particles, energies, heads. Core code sees only `apply(params, x, t)`."""
 
 from ._causal import OrderedMLPs, SiteMLPs
 from ._causal_transformer import CausalTransformer
@@ -9,6 +9,7 @@ from ._heads import ArrayHead, ProductHead, ScalarHead, head_for
 from ._lattice import LatticeDense, LatticeNet
 from ._masked_mlp import MaskedMLP
 from ._mlp import ResidualMLP
+from ._particles import ParticleNet
 
 __all__ = [
     "ArrayHead",
@@ -20,6 +21,7 @@ __all__ = [
     "MaskedMLP",
     "OrderedMLPs",
     "PairEnergy",
+    "ParticleNet",
     "ProductHead",
     "ResidualMLP",
     "RestrictedBoltzmann",

@@ -1,5 +1,6 @@
 """Energies with what is exactly known of them."""
 
+from .._mean_free import mean_free_basis
 from ._base import Target
 from ._clamped import clamped_log_mean, clamped_sample, exact_denoiser
 from ._conditioned import Conditioned, conditioned
@@ -14,7 +15,6 @@ from ._ising import Ising
 from ._joint_dw4 import JointDW4
 from ._joint_mog import JointMoG
 from ._many_well import ManyWell
-from ._mean_free import mean_free_basis
 from ._mixture_target import MixtureTarget
 from ._particles import DW4, LJ13
 from ._potts import Potts

@@ -19,11 +19,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._mean_free import mean_free_positions, pair_distances
 from .._pytree import frozen_pytree
 from ..states import Real
 from ._base import Target
 from ._host import host_generator
-from ._mean_free import mean_free_positions, pair_distances
 from ._star_rejection import StarProposal, star_proposal, star_sample
 
 __all__ = ["DW4", "LJ13"]
