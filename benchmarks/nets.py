@@ -14,6 +14,7 @@ from egmjax.networks import (
     LatticeNet,
     MaskedMLP,
     OrderedMLPs,
+    ParticleNet,
     ResidualMLP,
     SiteMLPs,
 )
@@ -60,6 +61,17 @@ def make_networks(options: Options, target: Target, process: Process) -> Network
             raise ValueError(f"network: coordinates are for a Real space, and {target.space} is none")
         generator = CoordinateMLP(
             target.space, process.prediction_shape(), options.width, options.depth, scale=scale
+        )
+    elif getattr(options, "network", "mlp") == "particles":
+        if target.num_particles is None:
+            raise ValueError(f"network: a {type(target).__name__} has no particles")
+        generator = ParticleNet(
+            target.space,
+            process.prediction_shape(),
+            target.num_particles,
+            options.width,
+            options.depth,
+            scale=scale,
         )
     else:
         generator = ResidualMLP(

@@ -271,9 +271,10 @@ class RealOptions:
 class FlowOptions(RealOptions, Options):
     """Defaults shared by targets on R^d and mixed spaces."""
 
-    network: Literal["mlp", "coordinates"] = "mlp"
+    network: Literal["mlp", "coordinates", "particles"] = "mlp"
     """mlp: a residual perceptron on the whole state. coordinates: one shared by all coordinates, which see each other
-    through means; for real coordinates that depend little on each other."""
+    through means; for real coordinates that depend little on each other. particles: messages between particles, which
+    commute with permutations, rotations and reflections."""
     integrate_gaussian: bool = False
     """Integrate out the real coordinates that are Gaussian given all others: the sampler learns the rest, and samples
     are completed by exact draws."""
@@ -339,7 +340,7 @@ class ManyWellOptions(FlowOptions):
 
     num_wells: int = 16
     """Double wells; two dimensions each."""
-    network: Literal["mlp", "coordinates"] = "coordinates"
+    network: Literal["mlp", "coordinates", "particles"] = "coordinates"
     integrate_gaussian: bool = True
     objective: ObjectiveName = "weighted"
     iterations: int = 100
@@ -362,6 +363,9 @@ class MixedOptions(FlowOptions):
 
     symbols: Literal["mask", "uniform"] = "mask"
     """What the symbols follow, as for lattices."""
+    sum_symbols: bool = False
+    """Sum the symbols out: the sampler learns the real coordinates, each energy is one for every state of the symbols,
+    and samples are completed by exact draws."""
 
 
 @dataclass(kw_only=True)
@@ -620,6 +624,8 @@ def check(options: RunOptions) -> None:
         raise ValueError(f"{name}: chosen for a fixed order of sites only (--order coarse-to-fine)")
     elif getattr(options, "average", 1) > 1:
         raise ValueError("average: needs the density of a fixed order (--order coarse-to-fine)")
+    if getattr(options, "sum_symbols", False) and getattr(options, "integrate_gaussian", False):
+        raise ValueError("sum_symbols: or --integrate-gaussian, one of both; nothing may be left to learn")
     if getattr(options, "local_fields", False) and process == "uniform":
         raise ValueError("local_fields: only under a mask is a site known or not, not with --process uniform")
     power = getattr(options, "power", 1.0)

@@ -58,10 +58,12 @@ from egmjax.targets import (
     ManyWell,
     Potts,
     SpinGlass,
+    Summed,
     Target,
     dependence,
     independent_sites,
     integrated,
+    summed,
 )
 from egmjax.training import (
     Objective,
@@ -101,7 +103,7 @@ from .options import (
 class Setup(NamedTuple):
     """A run's functions. `target` is a `targets.Target`, or the `data_sets.DataSet` learned from.
 
-    Samples are of `target`; `integrated` is what the sampler learns where some coordinates are integrated out of it.
+    Samples are of `target`; `integrated` is what the sampler learns where some coordinates are summed out.
     `energies_per_iteration` counts evaluations of the energy, one-site changes included. `noised_energy_fn(params, x,
     t)` is the learned psi, where there is one.
     """
@@ -115,7 +117,7 @@ class Setup(NamedTuple):
     trainer: Trainer
     energies_per_iteration: int
     noised_energy_fn: Callable[[Any, Any, Any], jax.Array] | None = None
-    integrated: Integrated | None = None
+    integrated: Integrated | Summed | None = None
 
     @property
     def sampled(self) -> Any:
@@ -155,14 +157,20 @@ class Setup(NamedTuple):
 def build_from_energy(name: str, options: Options) -> Setup:
     """Composes the run of target `name`."""
     whole = make_target(name, options)
-    rest = integrated(whole) if getattr(options, "integrate_gaussian", False) else None
+    rest = _integrated(options, whole)
     target = whole if rest is None else rest
     process = make_process(options, target.space, _rank(options, target))
     sampler = make_sampler(options, process)
     networks = make_networks(options, target, process)
     psi_fn = psi_from_energy(target.energy, process.path)
     objective = make_objective(
-        options, process, sampler, networks, psi_fn, target.site_energies, target.multispin_energy
+        options,
+        process,
+        sampler,
+        networks,
+        psi_fn,
+        None if isinstance(rest, Summed) else target.site_energies,
+        target.multispin_energy,
     )
     source = rollout_source(
         process,
@@ -208,6 +216,13 @@ def build_from_energy(name: str, options: Options) -> Setup:
     return Setup(
         whole, process, sampler, init, generator, psi_fn, trainer, per_iteration, noised_energy_fn, rest
     )
+
+
+def _integrated(options: Options, target: Target) -> Integrated | Summed | None:
+    """What is left to learn where some coordinates are summed out."""
+    if getattr(options, "integrate_gaussian", False):
+        return integrated(target)
+    return summed(target) if getattr(options, "sum_symbols", False) else None
 
 
 def _symmetries(target: Target, options: LatticeOptions) -> np.ndarray:
@@ -356,7 +371,7 @@ def make_objective(
     sampler: Sampler,
     networks: Networks,
     psi_fn: PsiFn,
-    site_energies_fn: Callable[[Any], jax.Array],
+    site_energies_fn: Callable[[Any], jax.Array] | None,
     multispin_energy_fn: Callable[[jax.Array], jax.Array] | None = None,
 ) -> Objective:
     """The objective that the options name; the fastest form of it."""

@@ -39,6 +39,9 @@ def variants():
     yield "ising", {"objective": "snis", "site_conditionals": True}
     yield "gmm40", {"variant": "jax", "dim": 5}
     yield "gb-rbm", {"integrate_gaussian": True}
+    yield "gb-rbm", {"sum_symbols": True, "site_conditionals": True}
+    yield "joint-dw4", {"network": "mlp"}
+    yield "joint-dw4", {"network": "particles", "sum_symbols": True}
     yield "funnel", {"integrate_gaussian": True, "network": "coordinates"}
     yield "three-peaks", {"process": "jump", "bins": 6}
     yield "three-modes", {"stepper": "euler"}
@@ -114,9 +117,10 @@ def test_recipe_runs(name, changes, tmp_path):
 
 
 @pytest.mark.slow
-def test_what_is_integrated_out_is_in_the_samples(tmp_path):
-    """Real coordinates come back by exact draws: states of the whole target, weighed as the symbols alone are."""
-    train.main(arguments("gb-rbm", tmp_path / "run", "--integrate-gaussian", num_exact=100, num_samples=1000))
+@pytest.mark.parametrize("option", ["--integrate-gaussian", "--sum-symbols"])
+def test_what_is_integrated_out_is_in_the_samples(option, tmp_path):
+    """It comes back by exact draws: states of the whole target, weighed as the rest alone is."""
+    train.main(arguments("gb-rbm", tmp_path / "run", option, num_exact=100, num_samples=1000))
     report = strict_json((tmp_path / "run" / "report.json").read_text())
     with np.load(tmp_path / "run" / "samples.npz") as samples:
         v, h, log_weight = samples["x0"], samples["x1"], samples["log_weight"].astype(np.float64)
@@ -133,9 +137,15 @@ def test_what_is_integrated_out_is_in_the_samples(tmp_path):
     assert report["forward_ess_fraction"] is not None
 
 
-def test_coordinates_are_for_real_spaces(tmp_path):
+@pytest.mark.parametrize("network", ["coordinates", "particles"])
+def test_networks_are_for_their_spaces(network, tmp_path):
     with pytest.raises(ValueError, match=r"^network: "):
-        build("gb-rbm", tiny("gb-rbm", {"network": "coordinates"}, tmp_path))
+        build("gb-rbm", tiny("gb-rbm", {"network": network}, tmp_path))
+
+
+def test_symbols_or_gaussian_coordinates_are_summed_out(tmp_path):
+    with pytest.raises(ValueError, match=r"^sum_symbols: "):
+        check(tiny("gb-rbm", {"sum_symbols": True, "integrate_gaussian": True}, tmp_path))
 
 
 @pytest.mark.parametrize(

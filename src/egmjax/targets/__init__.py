@@ -20,6 +20,7 @@ from ._particles import DW4, LJ13
 from ._potts import Potts
 from ._rings import Rings
 from ._spin_glass import SpinGlass
+from ._summed import Summed, summed
 from ._transformed import Transformed, transformed
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "Potts",
     "Rings",
     "SpinGlass",
+    "Summed",
     "Target",
     "Transformed",
     "check_energy",
@@ -57,5 +59,6 @@ __all__ = [
     "independent_sites",
     "integrated",
     "mean_free_basis",
+    "summed",
     "transformed",
 ]

@@ -66,6 +66,11 @@ class JointDW4(Target):
         """`(Real((6,)), Categorical(4, 2))`."""
         return Real(((NUM_PARTICLES - 1) * SPATIAL_DIM,)), Categorical(NUM_PARTICLES, 2)
 
+    @property
+    def num_particles(self) -> int:
+        """4."""
+        return NUM_PARTICLES
+
     def positions(self, y: jax.Array) -> jax.Array:
         """The positions `[4, 2]` of `y: [6]`, with mean zero."""
         return mean_free_positions(y, NUM_PARTICLES)

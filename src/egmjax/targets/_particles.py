@@ -38,6 +38,11 @@ class DW4(Target):
         """`Real((6,))`."""
         return Real((6,))
 
+    @property
+    def num_particles(self) -> int:
+        """4."""
+        return 4
+
     def positions(self, y: jax.Array) -> jax.Array:
         """The positions `[4, 2]` of `y: [6]`, with mean zero."""
         return mean_free_positions(y, 4)
@@ -90,6 +95,11 @@ class LJ13(Target):
     def space(self) -> Real:
         """`Real((36,))`."""
         return Real((36,))
+
+    @property
+    def num_particles(self) -> int:
+        """13."""
+        return 13
 
     def positions(self, y: jax.Array) -> jax.Array:
         """The positions `[13, 3]` of `y: [36]`, with mean zero."""
