@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from egmjax.estimators import psi_from_energy
 from egmjax.networks import (
     CausalTransformer,
     CoordinateMLP,
+    InformedNet,
     LatticeNet,
     MaskedMLP,
     OrderedMLPs,
@@ -19,7 +21,15 @@ from egmjax.networks import (
     SiteMLPs,
 )
 from egmjax.paths import displacements, nearest_earlier, tie_by_displacement, torus_points
-from egmjax.processes import MaskedProcess, Process, site_order, sitewise, with_local_fields
+from egmjax.processes import (
+    DiffusionProcess,
+    MaskedProcess,
+    Process,
+    energy_residual,
+    site_order,
+    sitewise,
+    with_local_fields,
+)
 from egmjax.states import Categorical, Real
 from egmjax.targets import Target
 
@@ -82,6 +92,8 @@ def make_networks(options: Options, target: Target, process: Process) -> Network
             scale=scale,
             use_time=use_time,
         )
+    if getattr(options, "energy_gradient", False):
+        generator = InformedNet(generator, _energy_residual(options, target, process))
     has_psi = options.objective == "bootstrap"
     psi: Any = ResidualMLP(
         target.space, (), max(options.width, 128), options.depth, scale=scale, use_time=use_time
@@ -106,6 +118,12 @@ def make_networks(options: Options, target: Target, process: Process) -> Network
         apply_fn,
         (lambda params, x, t: psi.apply(params["psi"], x, t)) if has_psi else None,
     )
+
+
+def _energy_residual(options: Options, target: Target, process: Process) -> Callable[[Any, Any], jax.Array]:
+    if not isinstance(process, DiffusionProcess):
+        raise ValueError(f"energy_gradient: for real coordinates alone, and the target is on {target.space}")
+    return energy_residual(process.path, psi_from_energy(target.energy, process.path), detail=process.detail)
 
 
 def _site_networks(options: Options, target: Target, process: Process) -> Networks:

@@ -86,6 +86,8 @@ class Options(ObjectiveOptions, RunOptions):
     """Fraction of the log-density at the start of training; ramps up to 1."""
     temper_fraction: float = 0.3
     """Fraction of training that the ramp lasts."""
+    temper_ramp: Literal["linear", "geometric"] = "linear"
+    """geometric: by equal factors, from a start above 0; for modes that part while the target is nearly flat."""
     num_exact: int = 5_000
     """Exact samples for EUBO and the forward ESS, where the target can be sampled."""
 
@@ -257,6 +259,9 @@ class RealOptions:
     """Bins cover this many standard deviations of the reference to either side; the outer two are open."""
     noise: float = 1.0
     """Noise of the diffusion in units of the path's own; at 1 it reverses the noising (diffusions only)."""
+    detail: float | None = None
+    """Width of the target's modes, in its own units: steps are as narrow as that allows. None is that of the reference
+    (diffusions only)."""
     scale: float = 5.0
     """Standard deviation of the Gaussian reference: about the size of the target, in its own units."""
     power: float = 1.0
@@ -278,6 +283,9 @@ class FlowOptions(RealOptions, Options):
     integrate_gaussian: bool = False
     """Integrate out the real coordinates that are Gaussian given all others: the sampler learns the rest, and samples
     are completed by exact draws."""
+    energy_gradient: bool = False
+    """Give the network the residual that the gradient of the energy at the believed endpoint implies for a mode of the
+    width detail: a gradient for each of its calls (real coordinates alone, by a diffusion)."""
     objective: ObjectiveName = "snis"
     iterations: int = 60
     updates_per_iteration: int = 20
@@ -599,9 +607,18 @@ def check(options: RunOptions) -> None:
         value = getattr(options, name, 1)
         if value is not None and value < 1:
             raise ValueError(f"{name}: at least 1, got {value}")
-    for name in ("learning_rate", "clip_norm", "scale", "noise", "reach", "bootstrap_step", "refresh_step"):
+    for name in (
+        "learning_rate",
+        "clip_norm",
+        "scale",
+        "detail",
+        "noise",
+        "reach",
+        "bootstrap_step",
+        "refresh_step",
+    ):
         value = getattr(options, name, 1.0)
-        if not 0 < value < math.inf:
+        if value is not None and not 0 < value < math.inf:
             raise ValueError(f"{name}: must be positive and finite, got {value}")
     process = getattr(options, "process", "")
     if "jump" in process and getattr(options, "objective", None) == "bootstrap":
@@ -624,6 +641,15 @@ def check(options: RunOptions) -> None:
         raise ValueError(f"{name}: chosen for a fixed order of sites only (--order coarse-to-fine)")
     elif getattr(options, "average", 1) > 1:
         raise ValueError("average: needs the density of a fixed order (--order coarse-to-fine)")
+    if getattr(options, "detail", None) is not None and "diffusion" not in process:
+        raise ValueError("detail: steps of a diffusion have a width, those of no other --process")
+    if getattr(options, "energy_gradient", False) and process != "diffusion":
+        raise ValueError("energy_gradient: for a diffusion (--process diffusion)")
+    if (
+        getattr(options, "temper_ramp", "linear") == "geometric"
+        and not getattr(options, "temper_start", 0.0) > 0
+    ):
+        raise ValueError("temper_start: above 0 for a geometric ramp")
     if getattr(options, "sum_symbols", False) and getattr(options, "integrate_gaussian", False):
         raise ValueError("sum_symbols: or --integrate-gaussian, one of both; nothing may be left to learn")
     if getattr(options, "local_fields", False) and process == "uniform":

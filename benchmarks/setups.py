@@ -68,6 +68,7 @@ from egmjax.targets import (
 from egmjax.training import (
     Objective,
     Trainer,
+    geometric_temper,
     likelihood_objective,
     linear_temper,
     log_variance_objective,
@@ -104,8 +105,8 @@ class Setup(NamedTuple):
     """A run's functions. `target` is a `targets.Target`, or the `data_sets.DataSet` learned from.
 
     Samples are of `target`; `integrated` is what the sampler learns where some coordinates are summed out.
-    `energies_per_iteration` counts evaluations of the energy, one-site changes included. `noised_energy_fn(params, x,
-    t)` is the learned psi, where there is one.
+    `energies_per_iteration` and `energies_per_sample` count evaluations of the energy, one-site changes included.
+    `noised_energy_fn(params, x, t)` is the learned psi, where there is one.
     """
 
     target: Any
@@ -116,6 +117,7 @@ class Setup(NamedTuple):
     psi_fn: PsiFn
     trainer: Trainer
     energies_per_iteration: int
+    energies_per_sample: int = 1
     noised_energy_fn: Callable[[Any, Any, Any], jax.Array] | None = None
     integrated: Integrated | Summed | None = None
 
@@ -133,11 +135,6 @@ class Setup(NamedTuple):
     def split(self, x: Any) -> Any:
         """States `[n, ...]` of `sampled` from those of `target`."""
         return x if self.integrated is None else jax.vmap(self.integrated.split)(x)
-
-    @property
-    def energies_per_sample(self) -> int:
-        """Evaluations of the energy that the weight of a sample costs."""
-        return 1 if self.integrated is None else self.integrated.num_energies
 
     @property
     def has_energy(self) -> bool:
@@ -187,6 +184,7 @@ def build_from_energy(name: str, options: Options) -> Setup:
         if options.refresh
         else None,
     )
+    ramp = geometric_temper if options.temper_ramp == "geometric" else linear_temper
     trainer = make_trainer(
         source,
         objective,
@@ -194,7 +192,7 @@ def build_from_energy(name: str, options: Options) -> Setup:
         batch_size=options.batch_size,
         updates_per_iteration=options.updates_per_iteration,
         ema_decay=options.ema_decay,
-        temper_fn=linear_temper(options.temper_start, round(options.temper_fraction * options.iterations)),
+        temper_fn=ramp(options.temper_start, round(options.temper_fraction * options.iterations)),
     )
     for_each = energies_of_an_example(options, objective, target.space)
     for_each += options.refresh * energies_of_a_move(target.space)
@@ -206,15 +204,32 @@ def build_from_energy(name: str, options: Options) -> Setup:
         assert isinstance(target.space, Categorical)
         for_rollout += sampler.num_steps * target.space.num_states
         for_each += target.space.num_states
+    gradients = 0
+    if getattr(options, "energy_gradient", False):
+        gradients = sampler.num_steps * (1 if process.is_reversal else 2)
+        for_each += 1
+    for_rollout += gradients
     per_iteration = options.num_rollouts * (1 + for_rollout)
     per_iteration += options.updates_per_iteration * options.batch_size * for_each
+    per_sample = 1 + gradients
     if rest is not None:
         per_iteration *= rest.num_energies
+        per_sample *= rest.num_energies
     init, generator, noised_energy_fn = networks
     if isinstance(options, LatticeOptions) and options.average > 1:
         sampler = symmetrized(sampler, _symmetries(target, options))
     return Setup(
-        whole, process, sampler, init, generator, psi_fn, trainer, per_iteration, noised_energy_fn, rest
+        whole,
+        process,
+        sampler,
+        init,
+        generator,
+        psi_fn,
+        trainer,
+        per_iteration,
+        per_sample,
+        noised_energy_fn,
+        rest,
     )
 
 
@@ -359,7 +374,8 @@ def _real_process(options: RealOptions, path: GaussianPath) -> Process:
             return jump
         return SuperpositionProcess((FlowProcess(path, stepper=options.stepper, head=head), jump), (0.5, 0.5))
     flow = FlowProcess(path, stepper=options.stepper)
-    diffusion = DiffusionProcess(path, options.noise)
+    detail = options.scale if options.detail is None else options.detail
+    diffusion = DiffusionProcess(path, options.noise, detail / options.scale)
     if options.process == "flow+diffusion":
         return SuperpositionProcess((flow, diffusion), (0.5, 0.5))
     return flow if options.process == "flow" else diffusion

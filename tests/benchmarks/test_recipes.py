@@ -11,6 +11,14 @@ from benchmarks.options import TARGETS, FlowOptions, LatticeOptions, LearnedOpti
 from benchmarks.runs import build
 from tests.benchmarks.commands import TINY, arguments, strict_json
 
+PEAKED = {
+    "process": "diffusion",
+    "objective": "weighted",
+    "detail": 1.0,
+    "energy_gradient": True,
+    "temper_ramp": "geometric",
+}
+
 
 def variants():
     """`(target, changed options)`; each value of each choice at least once for each kind of target."""
@@ -38,6 +46,7 @@ def variants():
     yield "three-modes", {"objective": "log-variance"}
     yield "ising", {"objective": "snis", "site_conditionals": True}
     yield "gmm40", {"variant": "jax", "dim": 5}
+    yield "gmm40", {"dim": 5, **PEAKED}
     yield "gb-rbm", {"integrate_gaussian": True}
     yield "gb-rbm", {"sum_symbols": True, "site_conditionals": True}
     yield "joint-dw4", {"network": "mlp"}
@@ -99,6 +108,7 @@ def test_recipe_composes(name, changes, tmp_path):
         ("ising", {"process": "uniform", "num_steps": 8}),
         ("gb-rbm", {"process": "diffusion", "symbols": "uniform", "objective": "bootstrap"}),
         ("three-modes", {"refresh": 2, "objective": "weighted"}),
+        ("three-modes", {**PEAKED, "num_steps": 8}),
     ],
     ids=str,
 )
@@ -141,6 +151,35 @@ def test_what_is_integrated_out_is_in_the_samples(option, tmp_path):
 def test_networks_are_for_their_spaces(network, tmp_path):
     with pytest.raises(ValueError, match=r"^network: "):
         build("gb-rbm", tiny("gb-rbm", {"network": network}, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("detail", {"detail": 1.0}),
+        ("detail", {"process": "diffusion", "detail": -1.0}),
+        ("energy_gradient", {"energy_gradient": True}),
+        ("temper_start", {"temper_ramp": "geometric", "temper_start": 0.0}),
+    ],
+)
+def test_what_is_for_diffusions_or_ramps_is_refused(name, changes, tmp_path):
+    with pytest.raises(ValueError, match=f"^{name}: "):
+        check(tiny("three-modes", changes, tmp_path))
+
+
+def test_gradients_are_of_real_coordinates_alone(tmp_path):
+    with pytest.raises(ValueError, match=r"^energy_gradient: "):
+        build("gb-rbm", tiny("gb-rbm", {**PEAKED, "detail": None}, tmp_path))
+
+
+def test_gradients_are_counted(tmp_path):
+    """One for a step of each roll-out and for each example; two a step where the backward kernel predicts too."""
+    plain = build("three-modes", tiny("three-modes", {**PEAKED, "energy_gradient": False}, tmp_path))
+    for noise, calls in ((1.0, 100), (0.5, 200)):
+        informed = build("three-modes", tiny("three-modes", {**PEAKED, "noise": noise}, tmp_path))
+        more = informed.energies_per_iteration - plain.energies_per_iteration
+        assert more == TINY["num_rollouts"] * calls + TINY["updates_per_iteration"] * TINY["batch_size"]
+        assert informed.energies_per_sample == 1 + calls
 
 
 def test_symbols_or_gaussian_coordinates_are_summed_out(tmp_path):

@@ -3,9 +3,12 @@
 A case is a builder of `(network, space, output shape)`; `space` is that of the states, masks included.
 """
 
+import jax.numpy as jnp
+
 from egmjax.networks import (
     ArrayHead,
     CoordinateMLP,
+    InformedNet,
     InnerProduct,
     LatticeDense,
     LatticeNet,
@@ -83,6 +86,11 @@ NETWORKS = {
     "lattice_odd_radius": _lattice(4, radius=1, odd=True, depth=3),
     "lattice_with_time": _lattice(3, use_time=True),
     "lattice_odd_with_time": _lattice(3, odd=True, use_time=True),
+    "informed": lambda: (
+        InformedNet(_mlp(FLOW)()[0], lambda x, t: jnp.cos(t) * x, width=5),
+        FLOW.path.space,
+        FLOW.prediction_shape(),
+    ),
     "particles": _particles(IN_SPACE),
     "particles_without_messages": _particles(IN_SPACE, depth=0, num_radial=1),
     "particles_with_types": _particles(TYPED),

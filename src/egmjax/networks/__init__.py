@@ -6,6 +6,7 @@ from ._coordinates import CoordinateMLP
 from ._energies import InnerProduct, PairEnergy, RestrictedBoltzmann
 from ._features import state_features, time_features
 from ._heads import ArrayHead, ProductHead, ScalarHead, head_for
+from ._informed import InformedNet
 from ._lattice import LatticeDense, LatticeNet
 from ._masked_mlp import MaskedMLP
 from ._mlp import ResidualMLP
@@ -15,6 +16,7 @@ __all__ = [
     "ArrayHead",
     "CausalTransformer",
     "CoordinateMLP",
+    "InformedNet",
     "InnerProduct",
     "LatticeDense",
     "LatticeNet",
