@@ -402,7 +402,14 @@ class JointMogOptions(WeightedOptions):
 class JointDw4Options(WeightedOptions):
     """Four particles of two types in the plane, mean-free, by a product of flow and masked jumps."""
 
+    network: Literal["mlp", "coordinates", "particles"] = "particles"
+    num_rollouts: int = 256
+    buffer_rollouts: int = 40
+    width: int = 32
+    depth: int = 2
+    learning_rate: float = 3e-3
     scale: float = 1.6
+    num_steps: int | None = 20
 
 
 @dataclass(kw_only=True)
