@@ -143,7 +143,7 @@ def thrml_rival(target: Target, step_size: float) -> Rival:
 
     assert isinstance(target, Ising)
     length = target.length
-    nodes = [SpinNode() for _ in range(length**2)]
+    nodes: list[Any] = [SpinNode() for _ in range(length**2)]
     sites = np.arange(length**2).reshape(length, length)
     pairs = [(a, b) for axis in (0, 1) for a, b in zip(sites.ravel(), np.roll(sites, -1, axis).ravel())]
     model = IsingEBM(

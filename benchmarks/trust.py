@@ -45,6 +45,10 @@ CASES: dict[str, Trusted] = {
     "gb-rbm": Trusted("gb-rbm", {}, step_size=0.8),
     "three-modes": Trusted("three-modes", {}, step_size=0.3),
     "gmm25": Trusted("gmm25", {}, step_size=0.5),
+    "many-well": Trusted("many-well", {}, step_size=0.03),
+    "spin-glass-8": Trusted("spin-glass", {"length": 8, "beta": 1.0}),
+    "potts-12": Trusted("potts", {"length": 12, "beta": 1.00505}),
+    "ising-10-any-order": Trusted("ising", {"length": 10, "beta": CRITICAL, "order": "random"}),
 }
 
 

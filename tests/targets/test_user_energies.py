@@ -33,6 +33,13 @@ def test_accepted_energies():
     mixed = from_energy(lambda x: half_square(x[0]) + jnp.sum(x[1]) * 0.1, MIXED)
     assert float(mixed.energy((jnp.zeros(2), jnp.ones(3, jnp.int32)))) == pytest.approx(0.3)
     from_energy(lambda x: jnp.where(x[0] > 0, half_square(x), jnp.inf), PLANE)
+
+    def exclusive(x):  # neighbours exclude each other, which 673 of 65536 states obey
+        return jnp.where(
+            jnp.any(x * jnp.roll(x, 1)) | jnp.any(x * jnp.roll(x, 4)), jnp.inf, -jnp.sum(x, dtype=float)
+        )
+
+    from_energy(exclusive, Categorical(16, 2))
     same = from_energy(Ising(3, 0.4).energy, Categorical(9, 2))
     assert enumerated_log_z(same) == pytest.approx(Ising(3, 0.4).log_z, abs=1e-5)
     assert np.isfinite(jax.grad(target.energy)(jnp.ones(2))).all()

@@ -193,8 +193,8 @@ class OrderedMLPs(_Perceptrons):
         self.bounds = [(start, min(start + self.block_size, num)) for start in range(0, num, self.block_size)]
         self._declare(num, self._of_places)
 
-    def _of_places(self, name: str, init_fn: Any, outputs: int) -> list[jax.Array]:
-        """Kernels `[places, rows, outputs]`, one for each block of rows."""
+    def _of_places(self, name: str, init_fn: Any, outputs: int) -> list[Callable[[], jax.Array]]:
+        """Kernels `[places, rows, outputs]`, one for each block of rows; made when asked for, as a step needs none."""
         num, many, tied = len(self.sites), self._inputs_of_a_place, self.tied
         seen = np.maximum(1, np.arange(num))  # what a row sees, not what it could
         if tied is not None:
@@ -205,17 +205,20 @@ class OrderedMLPs(_Perceptrons):
             fan_in = many * np.maximum(1, np.pad(fan_in, (0, kinds - len(fan_in))))
             shared = self.param(f"{name}_shared", init_fn, (kinds, many, outputs), fan_in[:, None, None])
 
-        def block(start: int, stop: int) -> jax.Array:
+        def block(start: int, stop: int) -> Callable[[], jax.Array]:
             shape = (stop * many, stop - start, outputs)
             fan_in = many * seen[None, start:stop, None]
             kernel = self.param(f"{name}_from_{start}", init_fn, shape, fan_in)
             if tied is None:
-                return kernel
+                return lambda: kernel
             pair, weight = (a[start:stop, :stop].T for a in (tied.pair, tied.weight))
-            common = jnp.moveaxis(shared[pair], 2, 1).reshape(shape)
-            return jnp.asarray(np.repeat(weight, many, axis=0)[..., None], float) * (
-                common + self.own * kernel
-            )
+
+            def tie() -> jax.Array:
+                common = jnp.moveaxis(shared[pair], 2, 1).reshape(shape)
+                scale = jnp.asarray(np.repeat(weight, many, axis=0)[..., None], float)
+                return scale * (common + self.own * kernel)
+
+            return tie
 
         return [block(*bounds) for bounds in self.bounds]
 
@@ -234,22 +237,23 @@ class OrderedMLPs(_Perceptrons):
             parts.append(self._finish(*self._sums(x, start, seen), slice(start, stop)))
         return jnp.concatenate(parts)
 
-    def before(self, x: jax.Array, start: int, stop: int) -> tuple[jax.Array, jax.Array]:
-        """Sums `[rows, s, width]` and `[rows, s, outputs]` of rows `start` to `stop` over the sites before `start`."""
-        return self._sums(x, start, np.ones((start, stop - start), bool))
-
-    def row(
-        self, x: jax.Array, i: Any, start: int, stop: int, before: tuple[jax.Array, jax.Array]
-    ) -> jax.Array:
-        """Row `i`, `[S]`, of those from `start` to `stop`, given their sums."""
+    def prepare(self, x: jax.Array, start: int, stop: int) -> list[tuple[jax.Array, jax.Array]]:
+        """For rows `start` to `stop`, of either linear map: sums `[rows, s, outputs]` over the sites before `start`,
+        and kernels `[places, rows, outputs]` of the sites from there on."""
         many = self._inputs_of_a_place
-        block, first_row = divmod(start, self.block_size)
+        block, row = divmod(start, self.block_size)
+        sums = self._sums(x, start, np.ones((start, stop - start), bool))
+        within = np.s_[start * many : stop * many, row : row + stop - start]
+        return [(done, kernels[block]()[within]) for done, kernels in zip(sums, (self.first, self.skip))]
+
+    def row(self, x: jax.Array, i: Any, start: int, stop: int, prepared: Any) -> jax.Array:
+        """Row `i`, `[S]`, of those from `start` to `stop`, as they were prepared."""
         seen = np.arange(start, stop) < i
-        z = self._values(x[jnp.asarray(self.sites)[start:stop]]) * jnp.repeat(seen, many)[None]
-        pre, linear = (
-            sums[i - start] + z @ kernels[block][start * many : stop * many, i - start + first_row]
-            for sums, kernels in zip(before, (self.first, self.skip), strict=True)
+        z = (
+            self._values(x[jnp.asarray(self.sites)[start:stop]])
+            * jnp.repeat(seen, self._inputs_of_a_place)[None]
         )
+        pre, linear = (sums[i - start] + z @ kernel[:, i - start] for sums, kernel in prepared)
         return self._finish(pre, linear, i)
 
     def decode(self, params: Any, x: jax.Array, memory: Any, start: int, stop: int) -> tuple[Any, StepFn]:
@@ -257,10 +261,10 @@ class OrderedMLPs(_Perceptrons):
 
         At states `y` that agree with `x` before `start`. See `processes.SitewisePredictor`; this one has no memory.
         """
-        before = self.apply(params, x, start, stop, method="before")
+        prepared = self.apply(params, x, start, stop, method="prepare")
 
         def step(memory: Any, y: jax.Array, i: Any) -> tuple[jax.Array, Any]:
-            return self.apply(params, y, i, start, stop, before, method="row"), None  # type: ignore[return-value]
+            return self.apply(params, y, i, start, stop, prepared, method="row"), None  # type: ignore[return-value]
 
         return None, step
 
@@ -276,7 +280,7 @@ class OrderedMLPs(_Perceptrons):
         mask = np.repeat(seen, many, axis=0)[..., None]
         first, linear = (
             jnp.einsum(
-                "sk,knh->nsh", z, jnp.where(mask, kernels[block][: len(mask), row : row + seen.shape[1]], 0)
+                "sk,knh->nsh", z, jnp.where(mask, kernels[block]()[: len(mask), row : row + seen.shape[1]], 0)
             )
             for kernels in (self.first, self.skip)
         )

@@ -104,7 +104,8 @@ def check_energy(energy_fn: Callable[[Any], jax.Array], space: Space) -> None:
     Refused: a `space` that is not a state space; an `energy_fn` that is not callable, fails on one state,
     does not return a scalar, does not return a floating number, or is non-finite at each of 16 reference
     states (standard normal for `Real`, uniform symbols for `Categorical`). Some non-finite values are
-    accepted: they mean zero density. Cost: one trace and 16 evaluations.
+    accepted: they mean zero density. So is infinity at all of them where there are symbols, of which few states
+    meet a hard constraint by chance. Cost: one trace and 16 evaluations.
     """
     _check(energy_fn, energy_fn, space, "energy_fn")
 
@@ -128,7 +129,10 @@ def _check(given: Any, function: Callable[[Any], jax.Array], space: Space, name:
     with jax.ensure_compile_time_eval():
         states = _reference_states(jax.random.key(0), space)
         values = jax.vmap(function)(states)
-    if not isinstance(values, jax.core.Tracer) and not np.isfinite(values).any():
+    if isinstance(values, jax.core.Tracer):
+        return
+    may_be_constrained = not isinstance(space, Real) and np.isposinf(values).all()
+    if not np.isfinite(values).any() and not may_be_constrained:
         raise ValueError(
             f"{name}: not finite at any of {NUM_REFERENCE_STATES} reference states of space={space}"
         )
