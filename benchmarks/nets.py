@@ -8,17 +8,28 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from egmjax.estimators import psi_from_energy
 from egmjax.networks import (
     CausalTransformer,
     CoordinateMLP,
+    InformedNet,
     LatticeNet,
     MaskedMLP,
     OrderedMLPs,
+    ParticleNet,
     ResidualMLP,
     SiteMLPs,
 )
 from egmjax.paths import displacements, nearest_earlier, tie_by_displacement, torus_points
-from egmjax.processes import MaskedProcess, Process, site_order, sitewise, with_local_fields
+from egmjax.processes import (
+    DiffusionProcess,
+    MaskedProcess,
+    Process,
+    energy_residual,
+    site_order,
+    sitewise,
+    with_local_fields,
+)
 from egmjax.states import Categorical, Real
 from egmjax.targets import Target
 
@@ -61,6 +72,17 @@ def make_networks(options: Options, target: Target, process: Process) -> Network
         generator = CoordinateMLP(
             target.space, process.prediction_shape(), options.width, options.depth, scale=scale
         )
+    elif getattr(options, "network", "mlp") == "particles":
+        if target.num_particles is None:
+            raise ValueError(f"network: a {type(target).__name__} has no particles")
+        generator = ParticleNet(
+            target.space,
+            process.prediction_shape(),
+            target.num_particles,
+            options.width,
+            options.depth,
+            scale=scale,
+        )
     else:
         generator = ResidualMLP(
             target.space,
@@ -70,6 +92,8 @@ def make_networks(options: Options, target: Target, process: Process) -> Network
             scale=scale,
             use_time=use_time,
         )
+    if getattr(options, "energy_gradient", False):
+        generator = InformedNet(generator, _energy_residual(options, target, process))
     has_psi = options.objective == "bootstrap"
     psi: Any = ResidualMLP(
         target.space, (), max(options.width, 128), options.depth, scale=scale, use_time=use_time
@@ -94,6 +118,12 @@ def make_networks(options: Options, target: Target, process: Process) -> Network
         apply_fn,
         (lambda params, x, t: psi.apply(params["psi"], x, t)) if has_psi else None,
     )
+
+
+def _energy_residual(options: Options, target: Target, process: Process) -> Callable[[Any, Any], jax.Array]:
+    if not isinstance(process, DiffusionProcess):
+        raise ValueError(f"energy_gradient: for real coordinates alone, and the target is on {target.space}")
+    return energy_residual(process.path, psi_from_energy(target.energy, process.path), detail=process.detail)
 
 
 def _site_networks(options: Options, target: Target, process: Process) -> Networks:

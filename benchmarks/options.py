@@ -86,6 +86,8 @@ class Options(ObjectiveOptions, RunOptions):
     """Fraction of the log-density at the start of training; ramps up to 1."""
     temper_fraction: float = 0.3
     """Fraction of training that the ramp lasts."""
+    temper_ramp: Literal["linear", "geometric"] = "linear"
+    """geometric: by equal factors, from a start above 0; for modes that part while the target is nearly flat."""
     num_exact: int = 5_000
     """Exact samples for EUBO and the forward ESS, where the target can be sampled."""
 
@@ -266,6 +268,9 @@ class RealOptions:
     """Bins cover this many standard deviations of the reference to either side; the outer two are open."""
     noise: float = 1.0
     """Noise of the diffusion in units of the path's own; at 1 it reverses the noising (diffusions only)."""
+    detail: float | None = None
+    """Width of the target's modes, in its own units: steps are as narrow as that allows. None is that of the reference
+    (diffusions only)."""
     scale: float = 5.0
     """Standard deviation of the Gaussian reference: about the size of the target, in its own units."""
     power: float = 1.0
@@ -280,12 +285,16 @@ class RealOptions:
 class FlowOptions(RealOptions, Options):
     """Defaults shared by targets on R^d and mixed spaces."""
 
-    network: Literal["mlp", "coordinates"] = "mlp"
+    network: Literal["mlp", "coordinates", "particles"] = "mlp"
     """mlp: a residual perceptron on the whole state. coordinates: one shared by all coordinates, which see each other
-    through means; for real coordinates that depend little on each other."""
+    through means; for real coordinates that depend little on each other. particles: messages between particles, which
+    commute with permutations, rotations and reflections."""
     integrate_gaussian: bool = False
     """Integrate out the real coordinates that are Gaussian given all others: the sampler learns the rest, and samples
     are completed by exact draws."""
+    energy_gradient: bool = False
+    """Give the network the residual that the gradient of the energy at the believed endpoint implies for a mode of the
+    width detail: a gradient for each of its calls (real coordinates alone, by a diffusion)."""
     objective: ObjectiveName = "snis"
     iterations: int = 60
     updates_per_iteration: int = 20
@@ -348,7 +357,7 @@ class ManyWellOptions(FlowOptions):
 
     num_wells: int = 16
     """Double wells; two dimensions each."""
-    network: Literal["mlp", "coordinates"] = "coordinates"
+    network: Literal["mlp", "coordinates", "particles"] = "coordinates"
     integrate_gaussian: bool = True
     objective: ObjectiveName = "weighted"
     iterations: int = 100
@@ -371,6 +380,9 @@ class MixedOptions(FlowOptions):
 
     symbols: Literal["mask", "uniform"] = "mask"
     """What the symbols follow, as for lattices."""
+    sum_symbols: bool = False
+    """Sum the symbols out: the sampler learns the real coordinates, each energy is one for every state of the symbols,
+    and samples are completed by exact draws."""
 
 
 @dataclass(kw_only=True)
@@ -399,7 +411,14 @@ class JointMogOptions(WeightedOptions):
 class JointDw4Options(WeightedOptions):
     """Four particles of two types in the plane, mean-free, by a product of flow and masked jumps."""
 
+    network: Literal["mlp", "coordinates", "particles"] = "particles"
+    num_rollouts: int = 256
+    buffer_rollouts: int = 40
+    width: int = 32
+    depth: int = 2
+    learning_rate: float = 3e-3
     scale: float = 1.6
+    num_steps: int | None = 20
 
 
 @dataclass(kw_only=True)
@@ -604,9 +623,18 @@ def check(options: RunOptions) -> None:
         value = getattr(options, name, 1)
         if value is not None and value < 1:
             raise ValueError(f"{name}: at least 1, got {value}")
-    for name in ("learning_rate", "clip_norm", "scale", "noise", "reach", "bootstrap_step", "refresh_step"):
+    for name in (
+        "learning_rate",
+        "clip_norm",
+        "scale",
+        "detail",
+        "noise",
+        "reach",
+        "bootstrap_step",
+        "refresh_step",
+    ):
         value = getattr(options, name, 1.0)
-        if not 0 < value < math.inf:
+        if value is not None and not 0 < value < math.inf:
             raise ValueError(f"{name}: must be positive and finite, got {value}")
     process = getattr(options, "process", "")
     if "jump" in process and getattr(options, "objective", None) == "bootstrap":
@@ -631,6 +659,17 @@ def check(options: RunOptions) -> None:
         raise ValueError("average: needs the density of a fixed order (--order coarse-to-fine)")
     if reveals_several(options) and (process == "uniform" or order_of(options) != "random"):
         raise ValueError("sites_per_step: several at once are for masks in random order (--order random)")
+    if getattr(options, "detail", None) is not None and "diffusion" not in process:
+        raise ValueError("detail: steps of a diffusion have a width, those of no other --process")
+    if getattr(options, "energy_gradient", False) and process != "diffusion":
+        raise ValueError("energy_gradient: for a diffusion (--process diffusion)")
+    if (
+        getattr(options, "temper_ramp", "linear") == "geometric"
+        and not getattr(options, "temper_start", 0.0) > 0
+    ):
+        raise ValueError("temper_start: above 0 for a geometric ramp")
+    if getattr(options, "sum_symbols", False) and getattr(options, "integrate_gaussian", False):
+        raise ValueError("sum_symbols: or --integrate-gaussian, one of both; nothing may be left to learn")
     if getattr(options, "local_fields", False) and process == "uniform":
         raise ValueError("local_fields: only under a mask is a site known or not, not with --process uniform")
     power = getattr(options, "power", 1.0)

@@ -58,14 +58,17 @@ from egmjax.targets import (
     ManyWell,
     Potts,
     SpinGlass,
+    Summed,
     Target,
     dependence,
     independent_sites,
     integrated,
+    summed,
 )
 from egmjax.training import (
     Objective,
     Trainer,
+    geometric_temper,
     likelihood_objective,
     linear_temper,
     log_variance_objective,
@@ -102,9 +105,9 @@ from .options import (
 class Setup(NamedTuple):
     """A run's functions. `target` is a `targets.Target`, or the `data_sets.DataSet` learned from.
 
-    Samples are of `target`; `integrated` is what the sampler learns where some coordinates are integrated out of it.
-    `energies_per_iteration` counts evaluations of the energy, one-site changes included. `noised_energy_fn(params, x,
-    t)` is the learned psi, where there is one.
+    Samples are of `target`; `integrated` is what the sampler learns where some coordinates are summed out.
+    `energies_per_iteration` and `energies_per_sample` count evaluations of the energy, one-site changes included.
+    `noised_energy_fn(params, x, t)` is the learned psi, where there is one.
     """
 
     target: Any
@@ -115,8 +118,9 @@ class Setup(NamedTuple):
     psi_fn: PsiFn
     trainer: Trainer
     energies_per_iteration: int
+    energies_per_sample: int = 1
     noised_energy_fn: Callable[[Any, Any, Any], jax.Array] | None = None
-    integrated: Integrated | None = None
+    integrated: Integrated | Summed | None = None
 
     @property
     def sampled(self) -> Any:
@@ -132,11 +136,6 @@ class Setup(NamedTuple):
     def split(self, x: Any) -> Any:
         """States `[n, ...]` of `sampled` from those of `target`."""
         return x if self.integrated is None else jax.vmap(self.integrated.split)(x)
-
-    @property
-    def energies_per_sample(self) -> int:
-        """Evaluations of the energy that the weight of a sample costs."""
-        return 1 if self.integrated is None else self.integrated.num_energies
 
     @property
     def has_energy(self) -> bool:
@@ -156,14 +155,20 @@ class Setup(NamedTuple):
 def build_from_energy(name: str, options: Options) -> Setup:
     """Composes the run of target `name`."""
     whole = make_target(name, options)
-    rest = integrated(whole) if getattr(options, "integrate_gaussian", False) else None
+    rest = _integrated(options, whole)
     target = whole if rest is None else rest
     process = make_process(options, target.space, _rank(options, target))
     sampler = make_sampler(options, process)
     networks = make_networks(options, target, process)
     psi_fn = psi_from_energy(target.energy, process.path)
     objective = make_objective(
-        options, process, sampler, networks, psi_fn, target.site_energies, target.multispin_energy
+        options,
+        process,
+        sampler,
+        networks,
+        psi_fn,
+        None if isinstance(rest, Summed) else target.site_energies,
+        target.multispin_energy,
     )
     source = rollout_source(
         process,
@@ -180,6 +185,7 @@ def build_from_energy(name: str, options: Options) -> Setup:
         if options.refresh
         else None,
     )
+    ramp = geometric_temper if options.temper_ramp == "geometric" else linear_temper
     trainer = make_trainer(
         source,
         objective,
@@ -187,7 +193,7 @@ def build_from_energy(name: str, options: Options) -> Setup:
         batch_size=options.batch_size,
         updates_per_iteration=options.updates_per_iteration,
         ema_decay=options.ema_decay,
-        temper_fn=linear_temper(options.temper_start, round(options.temper_fraction * options.iterations)),
+        temper_fn=ramp(options.temper_start, round(options.temper_fraction * options.iterations)),
     )
     for_each = energies_of_an_example(options, objective, target.space)
     for_each += options.refresh * energies_of_a_move(target.space)
@@ -199,10 +205,17 @@ def build_from_energy(name: str, options: Options) -> Setup:
         assert isinstance(target.space, Categorical)
         for_rollout += sampler.num_steps * target.space.num_states
         for_each += target.space.num_states
+    gradients = 0
+    if getattr(options, "energy_gradient", False):
+        gradients = sampler.num_steps * (1 if process.is_reversal else 2)
+        for_each += 1
+    for_rollout += gradients
     per_iteration = options.num_rollouts * (1 + for_rollout)
     per_iteration += options.updates_per_iteration * options.batch_size * for_each
+    per_sample = 1 + gradients
     if rest is not None:
         per_iteration *= rest.num_energies
+        per_sample *= rest.num_energies
     init, generator, noised_energy_fn = networks
     if isinstance(options, LatticeOptions) and options.average > 1:
         sampler = symmetrized(sampler, _symmetries(target, options))
@@ -210,8 +223,25 @@ def build_from_energy(name: str, options: Options) -> Setup:
         assert isinstance(process, MaskedProcess)
         sampler = first_hitting_sampler(process, sites_per_step=options.sites_per_step)
     return Setup(
-        whole, process, sampler, init, generator, psi_fn, trainer, per_iteration, noised_energy_fn, rest
+        whole,
+        process,
+        sampler,
+        init,
+        generator,
+        psi_fn,
+        trainer,
+        per_iteration,
+        per_sample,
+        noised_energy_fn,
+        rest,
     )
+
+
+def _integrated(options: Options, target: Target) -> Integrated | Summed | None:
+    """What is left to learn where some coordinates are summed out."""
+    if getattr(options, "integrate_gaussian", False):
+        return integrated(target)
+    return summed(target) if getattr(options, "sum_symbols", False) else None
 
 
 def _symmetries(target: Target, options: LatticeOptions) -> np.ndarray:
@@ -348,7 +378,8 @@ def _real_process(options: RealOptions, path: GaussianPath) -> Process:
             return jump
         return SuperpositionProcess((FlowProcess(path, stepper=options.stepper, head=head), jump), (0.5, 0.5))
     flow = FlowProcess(path, stepper=options.stepper)
-    diffusion = DiffusionProcess(path, options.noise)
+    detail = options.scale if options.detail is None else options.detail
+    diffusion = DiffusionProcess(path, options.noise, detail / options.scale)
     if options.process == "flow+diffusion":
         return SuperpositionProcess((flow, diffusion), (0.5, 0.5))
     return flow if options.process == "flow" else diffusion
@@ -360,7 +391,7 @@ def make_objective(
     sampler: Sampler,
     networks: Networks,
     psi_fn: PsiFn,
-    site_energies_fn: Callable[[Any], jax.Array],
+    site_energies_fn: Callable[[Any], jax.Array] | None,
     multispin_energy_fn: Callable[[jax.Array], jax.Array] | None = None,
 ) -> Objective:
     """The objective that the options name; the fastest form of it."""

@@ -296,7 +296,20 @@ EGM: dict[str, Experiment] = {
     "ising-5": ising(5, iterations=120),
     "ising-10": ising(10, iterations=120, num_rollouts=128, batch_size=256, width=16, num_samples=3_000),
     "gb-rbm": mixed("gb-rbm", scale=5.0, step_size=0.8, iterations=40),
-    "joint-dw4": mixed("joint-dw4", scale=0.8, step_size=0.01, iterations=120),
+    # one perceptron for all targets: the network of particles, which is the command's default, is no part of the paper
+    "joint-dw4": mixed(
+        "joint-dw4",
+        scale=0.8,
+        step_size=0.01,
+        iterations=120,
+        network="mlp",
+        width=128,
+        depth=3,
+        num_rollouts=1000,
+        buffer_rollouts=10,
+        learning_rate=2e-3,
+        num_steps=None,
+    ),
     "joint-mog": mixed("joint-mog", scale=1.1, step_size=0.05, iterations=120),
 }
 

@@ -4,12 +4,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import expit
 
 from benchmarks import options as options_module
 from benchmarks import train
 from benchmarks.options import TARGETS, FlowOptions, LatticeOptions, LearnedOptions, MixedOptions, check
 from benchmarks.runs import build
 from tests.benchmarks.commands import TINY, arguments, strict_json
+
+PEAKED = {
+    "process": "diffusion",
+    "objective": "weighted",
+    "detail": 1.0,
+    "energy_gradient": True,
+    "temper_ramp": "geometric",
+}
 
 
 def variants():
@@ -38,7 +47,11 @@ def variants():
     yield "three-modes", {"objective": "log-variance"}
     yield "ising", {"objective": "snis", "site_conditionals": True}
     yield "gmm40", {"variant": "jax", "dim": 5}
+    yield "gmm40", {"dim": 5, **PEAKED}
     yield "gb-rbm", {"integrate_gaussian": True}
+    yield "gb-rbm", {"sum_symbols": True, "site_conditionals": True}
+    yield "joint-dw4", {"network": "mlp"}
+    yield "joint-dw4", {"network": "particles", "sum_symbols": True}
     yield "funnel", {"integrate_gaussian": True, "network": "coordinates"}
     yield "three-peaks", {"process": "jump", "bins": 6}
     yield "three-modes", {"stepper": "euler"}
@@ -96,6 +109,7 @@ def test_recipe_composes(name, changes, tmp_path):
         ("ising", {"process": "uniform", "num_steps": 8}),
         ("gb-rbm", {"process": "diffusion", "symbols": "uniform", "objective": "bootstrap"}),
         ("three-modes", {"refresh": 2, "objective": "weighted"}),
+        ("three-modes", {**PEAKED, "num_steps": 8}),
     ],
     ids=str,
 )
@@ -114,28 +128,69 @@ def test_recipe_runs(name, changes, tmp_path):
 
 
 @pytest.mark.slow
-def test_what_is_integrated_out_is_in_the_samples(tmp_path):
-    """Real coordinates come back by exact draws: states of the whole target, weighed as the symbols alone are."""
-    train.main(arguments("gb-rbm", tmp_path / "run", "--integrate-gaussian", num_exact=100, num_samples=1000))
+@pytest.mark.parametrize("option", ["--integrate-gaussian", "--sum-symbols"])
+def test_what_is_integrated_out_is_in_the_samples(option, tmp_path):
+    """It comes back by exact draws, whatever the network says: states of the whole target, weighed as the rest is."""
+    train.main(arguments("gb-rbm", tmp_path / "run", option, num_exact=100, num_samples=1000))
     report = strict_json((tmp_path / "run" / "report.json").read_text())
     with np.load(tmp_path / "run" / "samples.npz") as samples:
         v, h, log_weight = samples["x0"], samples["x1"], samples["log_weight"].astype(np.float64)
     assert v.shape == (1000, 2)
     assert h.shape == (1000, 3)
-    residual = (
-        v - h @ np.array([[5.0, 0.0, -5.0], [0.0, 5.0, 0.0]]).T
-    )  # standard normal, whatever the network says
-    assert np.all(np.abs(residual.mean(axis=0)) < 4 / np.sqrt(1000))
-    assert np.all(np.abs(residual.var(axis=0) - 1) < 4 * np.sqrt(2 / 1000))
+    weights_of_units = np.array([[5.0, 0.0, -5.0], [0.0, 5.0, 0.0]])
+    if option == "--integrate-gaussian":
+        residual = v - h @ weights_of_units.T  # standard normal
+        assert np.all(np.abs(residual.mean(axis=0)) < 4 / np.sqrt(1000))
+        assert np.all(np.abs(residual.var(axis=0) - 1) < 4 * np.sqrt(2 / 1000))
+    else:
+        probs = expit(v @ weights_of_units - 12.0)  # of the units, independent given v
+        spread = np.sqrt(np.sum(probs * (1 - probs), axis=0))
+        assert np.all(np.abs(np.sum(h - probs, axis=0)) < 4 * spread)
+        assert spread[1] > 3, "where units are undecided"
     weights = np.exp(log_weight)
     error = weights.std() / np.sqrt(1000)
     assert abs(weights.mean() - np.exp(report["log_z"]["exact"])) < 4 * error
     assert report["forward_ess_fraction"] is not None
 
 
-def test_coordinates_are_for_real_spaces(tmp_path):
+@pytest.mark.parametrize("network", ["coordinates", "particles"])
+def test_networks_are_for_their_spaces(network, tmp_path):
     with pytest.raises(ValueError, match=r"^network: "):
-        build("gb-rbm", tiny("gb-rbm", {"network": "coordinates"}, tmp_path))
+        build("gb-rbm", tiny("gb-rbm", {"network": network}, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("detail", {"detail": 1.0}),
+        ("detail", {"process": "diffusion", "detail": -1.0}),
+        ("energy_gradient", {"energy_gradient": True}),
+        ("temper_start", {"temper_ramp": "geometric", "temper_start": 0.0}),
+    ],
+)
+def test_what_is_for_diffusions_or_ramps_is_refused(name, changes, tmp_path):
+    with pytest.raises(ValueError, match=f"^{name}: "):
+        check(tiny("three-modes", changes, tmp_path))
+
+
+def test_gradients_are_of_real_coordinates_alone(tmp_path):
+    with pytest.raises(ValueError, match=r"^energy_gradient: "):
+        build("gb-rbm", tiny("gb-rbm", {**PEAKED, "detail": None}, tmp_path))
+
+
+def test_gradients_are_counted(tmp_path):
+    """One for a step of each roll-out and for each example; two a step where the backward kernel predicts too."""
+    plain = build("three-modes", tiny("three-modes", {**PEAKED, "energy_gradient": False}, tmp_path))
+    for noise, calls in ((1.0, 100), (0.5, 200)):
+        informed = build("three-modes", tiny("three-modes", {**PEAKED, "noise": noise}, tmp_path))
+        more = informed.energies_per_iteration - plain.energies_per_iteration
+        assert more == TINY["num_rollouts"] * calls + TINY["updates_per_iteration"] * TINY["batch_size"]
+        assert informed.energies_per_sample == 1 + calls
+
+
+def test_symbols_or_gaussian_coordinates_are_summed_out(tmp_path):
+    with pytest.raises(ValueError, match=r"^sum_symbols: "):
+        check(tiny("gb-rbm", {"sum_symbols": True, "integrate_gaussian": True}, tmp_path))
 
 
 @pytest.mark.parametrize(

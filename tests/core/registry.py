@@ -187,6 +187,7 @@ PROCESSES = {
     "flow_steep": lambda: FlowProcess(gaussian_path("variance_exploding")),
     "diffusion": lambda: DiffusionProcess(gaussian_path("condot"), noise=1.0),
     "diffusion_weak": lambda: DiffusionProcess(gaussian_path("variance_preserving"), noise=jnp.asarray(0.3)),
+    "diffusion_detailed": lambda: DiffusionProcess(gaussian_path("trigonometric"), detail=0.3),
     "flow_and_diffusion": lambda: SuperpositionProcess(
         (FlowProcess(gaussian_path("trigonometric")), DiffusionProcess(gaussian_path("trigonometric"), 2.0)),
         (0.4, 0.6),

@@ -16,6 +16,7 @@ ROOT = pathlib.Path(egmjax.__file__).parent
 # What each folder may import from the others; a new folder or a new edge is a decision to be made here.
 ALLOWED = {
     "_pytree": set(),
+    "_mean_free": set(),
     "states": set(),
     "multispin": set(),
     "generators": set(),
@@ -37,8 +38,8 @@ ALLOWED = {
     "data": {"states"},
     "mcmc": {"_pytree", "states"},
     "metrics": {"_pytree", "states"},
-    "targets": {"_pytree", "states", "multispin", "mcmc", "metrics"},
-    "networks": {"_pytree", "states"},
+    "targets": {"_pytree", "_mean_free", "states", "multispin", "mcmc", "metrics"},
+    "networks": {"_pytree", "_mean_free", "states"},
     "plotting": {"states", "metrics"},
 }
 CORE = [

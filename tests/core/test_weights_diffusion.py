@@ -137,8 +137,51 @@ def test_reference_has_constant_weights(noise):
     np.testing.assert_allclose(rollout.log_weight, 0.0, atol=1e-5)
 
 
+@pytest.mark.parametrize("noise", [0.2, 1.0, 2.5])
+@pytest.mark.parametrize("name", ["trigonometric", "variance_exploding"])
+def test_a_narrow_mode_has_constant_weights(name, noise, x64):
+    """A Gaussian off the centre, of widths `detail` times the reference's: with the exact prediction, three steps do.
+
+    `E[x_1 | x_t]` is by the formula for a product of two normal densities.
+    """
+    detail, mean = jnp.array([0.05, 0.4]), jnp.array([2.1, -0.7])
+    path = gaussian_path(name, (2,))
+    width = detail * path.scale
+
+    def residual(x, t):
+        alpha, sigma = path.coefficients(t)
+        belief = path.endpoint_belief(x, t)
+        gain = alpha * width**2 / (alpha**2 * width**2 + sigma**2)
+        return (mean + gain * (x - alpha * mean) - belief.mean) / belief.scale
+
+    def log_weights(process):
+        # not to 1, where the belief has no width to divide by
+        def run(key):
+            x = path.sample_prior(key)
+            total = path.log_reference(x, 0.0)
+            for n, (t, s) in enumerate([(0.0, 0.2), (0.2, 0.7), (0.7, 0.99)]):
+                x, increment = process.step(jax.random.fold_in(key, n), x, residual, t, s)
+                total += increment
+            alpha, sigma = path.coefficients(0.99)
+            variance = alpha**2 * width**2 + sigma**2
+            law = -0.5 * jnp.sum(jnp.square(x - alpha * mean) / variance + jnp.log(2 * jnp.pi * variance))
+            first = path.coefficients(0.0)
+            start = first[0] ** 2 * width**2 + first[1] ** 2
+            prior = -0.5 * jnp.sum(
+                jnp.square(path.sample_prior(key) - first[0] * mean) / start + jnp.log(2 * jnp.pi * start)
+            )
+            return total + law - path.log_reference(x, 0.99) - prior
+
+        return jax.vmap(run)(jax.random.split(jax.random.key(0), 50))
+
+    np.testing.assert_allclose(log_weights(DiffusionProcess(path, noise, detail)), 0.0, atol=1e-9)
+    assert np.std(log_weights(DiffusionProcess(path, noise))) > 0.1
+
+
 PROCESSES = {
     "weak": lambda: process_of(0.3),
+    "detailed": lambda: DiffusionProcess(path_of(), 0.7, jnp.array([0.6, 0.5])),
+    "detailed_own": lambda: DiffusionProcess(path_of(), 1.0, 0.5),
     "own": process_of,
     "strong": lambda: process_of(2.5),
     "steep": lambda: process_of(0.8, VarianceExploding(0.05, 4.0)),
@@ -164,7 +207,7 @@ def test_exact_network_tends_to_ess_one(name):
     assert ess[2] > (0.97 if name != "strong" else 0.93)
 
 
-@pytest.mark.parametrize("name", ["weak", "own", "flow_and_diffusion"])
+@pytest.mark.parametrize("name", ["weak", "own", "flow_and_diffusion", "detailed"])
 def test_backward_weights_bound_log_z_from_above(name):
     process = PROCESSES[name]()
     predict_fn = garbage(process, gain=0.2)
@@ -181,6 +224,8 @@ def test_bad_input():
     path = path_of()
     with pytest.raises(ValueError, match="noise: must be positive"):
         DiffusionProcess(path, 0.0)
+    with pytest.raises(ValueError, match="detail: must be positive"):
+        DiffusionProcess(path, detail=0.0)
     with pytest.raises(ValueError, match="weights: expected one"):
         SuperpositionProcess((FlowProcess(path),), (0.5, 0.5))
     with pytest.raises(ValueError, match="weights: must not be negative"):

@@ -3,13 +3,17 @@
 A case is a builder of `(network, space, output shape)`; `space` is that of the states, masks included.
 """
 
+import jax.numpy as jnp
+
 from egmjax.networks import (
     ArrayHead,
     CoordinateMLP,
+    InformedNet,
     InnerProduct,
     LatticeDense,
     LatticeNet,
     PairEnergy,
+    ParticleNet,
     ProductHead,
     ResidualMLP,
     ScalarHead,
@@ -24,6 +28,10 @@ MATRIX_FLOW = FlowProcess(GaussianPath(CondOT(1.5), shape=(2, 3)))
 MASKED = MaskedProcess(MaskedPath(Linear(), sites=4, num_states=3))
 PRODUCT = ProductProcess((FLOW, MASKED))
 TORUS = Categorical(16, 2)
+IN_SPACE = FlowProcess(GaussianPath(CondOT(1.5), shape=(9,)))  # mean-free coordinates of four particles
+TYPED = ProductProcess(
+    (FlowProcess(GaussianPath(CondOT(1.5), shape=(6,))), MASKED)
+)  # four in the plane, with types
 
 
 def _mlp(process, **kwargs):
@@ -34,6 +42,11 @@ def _mlp(process, **kwargs):
 def _scalar(process):
     space = process.path.space
     return lambda: (ResidualMLP(space, (), width=8, depth=2), space, ())
+
+
+def _particles(process, shape=None, **kwargs):
+    space, shape = process.path.space, process.prediction_shape() if shape is None else shape
+    return lambda: (ParticleNet(space, shape, 4, width=6, scale=1.5, **kwargs), space, shape)
 
 
 def _lattice(length, num_states=2, **kwargs):
@@ -73,6 +86,15 @@ NETWORKS = {
     "lattice_odd_radius": _lattice(4, radius=1, odd=True, depth=3),
     "lattice_with_time": _lattice(3, use_time=True),
     "lattice_odd_with_time": _lattice(3, odd=True, use_time=True),
+    "informed": lambda: (
+        InformedNet(_mlp(FLOW)()[0], lambda x, t: jnp.cos(t) * x, width=5),
+        FLOW.path.space,
+        FLOW.prediction_shape(),
+    ),
+    "particles": _particles(IN_SPACE),
+    "particles_without_messages": _particles(IN_SPACE, depth=0, num_radial=1),
+    "particles_with_types": _particles(TYPED),
+    "particles_scalar": _particles(TYPED, shape=()),
     "pair_energy": lambda: (PairEnergy(4), TORUS, ()),
     "lattice_shallow": _lattice(3, depth=1),
 }

@@ -18,7 +18,9 @@ def test_contract(name):
     check(name, "float32")
 
 
-@pytest.mark.parametrize("name", ["mlp_product", "mlp_scalar_real", "lattice_radius", "lattice_odd_full"])
+@pytest.mark.parametrize(
+    "name", ["mlp_product", "mlp_scalar_real", "lattice_radius", "lattice_odd_full", "particles_with_types"]
+)
 def test_contract_in_double_precision(name, x64):
     check(name, "float64")
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from egmjax.training import constrain, linear_temper, state_mesh, stratified_times
+from egmjax.training import constrain, geometric_temper, linear_temper, state_mesh, stratified_times
 from tests.training.cases import (
     KINDS,
     as_data,
@@ -136,6 +136,16 @@ def test_linear_temper():
     for start in (-0.1, 1.5, float("nan")):
         with pytest.raises(ValueError, match="start"):
             linear_temper(start, 10)
+
+
+def test_geometric_temper():
+    ramp = geometric_temper(1e-4, 8)
+    values = [float(ramp(jnp.int32(n))) for n in (0, 2, 4, 8, 9, 10_000)]
+    np.testing.assert_allclose(values, [1e-4, 1e-3, 1e-2, 1.0, 1.0, 1.0], rtol=1e-5)
+    assert float(geometric_temper(0.2, 0)(jnp.int32(0))) == 1.0
+    for start in (0.0, 1.5, float("nan")):
+        with pytest.raises(ValueError, match="start"):
+            geometric_temper(start, 10)
 
 
 def test_temper_and_weight_reach_the_loss():

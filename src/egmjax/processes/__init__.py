@@ -7,6 +7,7 @@ from ._amortized import AmortizedProcess, at_condition
 from ._base import PredictFn, Process
 from ._condition import condition
 from ._diffusion import DiffusionProcess
+from ._energy_residual import energy_residual
 from ._flow import FlowProcess
 from ._gaussian import GaussianProcess
 from ._gaussian_jump import GaussianJumpProcess
@@ -59,6 +60,7 @@ __all__ = [
     "at_condition",
     "bind",
     "condition",
+    "energy_residual",
     "guide",
     "site_order",
     "sitewise",

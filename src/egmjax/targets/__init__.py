@@ -1,5 +1,6 @@
 """Energies with what is exactly known of them."""
 
+from .._mean_free import mean_free_basis
 from ._base import Target
 from ._clamped import clamped_log_mean, clamped_sample, exact_denoiser
 from ._conditioned import Conditioned, conditioned
@@ -14,12 +15,12 @@ from ._ising import Ising
 from ._joint_dw4 import JointDW4
 from ._joint_mog import JointMoG
 from ._many_well import ManyWell
-from ._mean_free import mean_free_basis
 from ._mixture_target import MixtureTarget
 from ._particles import DW4, LJ13
 from ._potts import Potts
 from ._rings import Rings
 from ._spin_glass import SpinGlass
+from ._summed import Summed, summed
 from ._transformed import Transformed, transformed
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "Potts",
     "Rings",
     "SpinGlass",
+    "Summed",
     "Target",
     "Transformed",
     "check_energy",
@@ -58,5 +60,6 @@ __all__ = [
     "independent_sites",
     "integrated",
     "mean_free_basis",
+    "summed",
     "transformed",
 ]

@@ -107,6 +107,15 @@ class Target:
         return None
 
     @property
+    def num_particles(self) -> int | None:
+        """Particles whose mean-free coordinates (`mean_free_basis`) the real part of a state is, alike but for types.
+
+        The energy is then unchanged when particles are permuted, with their types, and turned or mirrored together.
+        `None` where there are none.
+        """
+        return None
+
+    @property
     def symmetric_under_flip(self) -> bool:
         """Whether `energy` is unchanged when every two-valued site is flipped."""
         return False

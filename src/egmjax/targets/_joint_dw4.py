@@ -6,7 +6,7 @@
 
 The mixed benchmark of the energy-based generator matching paper (Woo et al., 2025), whose energy does not
 change under translation and is improper on `R^8`. Here `y` are orthonormal coordinates of the mean-free
-subspace `R^6` (`_mean_free.py`), where everything is finite; energies, distances and types are those of the
+subspace `R^6` (`egmjax/_mean_free.py`), where everything is finite; energies, distances and types are those of the
 paper.
 
 What is known (the constants below) comes from quadrature. With particles 1 and 2 on the first axis at
@@ -30,12 +30,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._mean_free import mean_free_positions, pair_distances
 from .._pytree import frozen_pytree
 from ..states import Categorical, Real
 from ._base import Target
 from ._enumeration import enumerate_states
 from ._host import host_generator
-from ._mean_free import mean_free_positions, pair_distances
 from ._star_rejection import StarProposal, star_proposal, star_sample
 
 __all__ = ["JointDW4"]
@@ -65,6 +65,11 @@ class JointDW4(Target):
     def space(self) -> tuple[Real, Categorical]:
         """`(Real((6,)), Categorical(4, 2))`."""
         return Real(((NUM_PARTICLES - 1) * SPATIAL_DIM,)), Categorical(NUM_PARTICLES, 2)
+
+    @property
+    def num_particles(self) -> int:
+        """4."""
+        return NUM_PARTICLES
 
     def positions(self, y: jax.Array) -> jax.Array:
         """The positions `[4, 2]` of `y: [6]`, with mean zero."""

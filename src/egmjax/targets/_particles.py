@@ -19,11 +19,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._mean_free import mean_free_positions, pair_distances
 from .._pytree import frozen_pytree
 from ..states import Real
 from ._base import Target
 from ._host import host_generator
-from ._mean_free import mean_free_positions, pair_distances
 from ._star_rejection import StarProposal, star_proposal, star_sample
 
 __all__ = ["DW4", "LJ13"]
@@ -37,6 +37,11 @@ class DW4(Target):
     def space(self) -> Real:
         """`Real((6,))`."""
         return Real((6,))
+
+    @property
+    def num_particles(self) -> int:
+        """4."""
+        return 4
 
     def positions(self, y: jax.Array) -> jax.Array:
         """The positions `[4, 2]` of `y: [6]`, with mean zero."""
@@ -90,6 +95,11 @@ class LJ13(Target):
     def space(self) -> Real:
         """`Real((36,))`."""
         return Real((36,))
+
+    @property
+    def num_particles(self) -> int:
+        """13."""
+        return 13
 
     def positions(self, y: jax.Array) -> jax.Array:
         """The positions `[13, 3]` of `y: [36]`, with mean zero."""

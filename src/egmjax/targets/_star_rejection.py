@@ -7,7 +7,7 @@
 
 The star of pairs with the first particle is drawn as it is, the other pairs accept. The accepted fraction
 times the mass of the proposal is `N Z` in the plane, `Z` on the mean-free subspace of `N` particles
-(`_mean_free.py`).
+(`egmjax/_mean_free.py`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._mean_free import REGULARIZER, mean_free_basis
+from .._mean_free import REGULARIZER, mean_free_basis
 
 __all__ = ["StarProposal", "star_accepted", "star_proposal", "star_sample"]
 

@@ -21,7 +21,7 @@ from ._path_objectives import likelihood_objective, log_variance_objective
 from ._sharding import constrain, state_mesh
 from ._sources import Source, check_data, data_source, rollout_source
 from ._times import TimeFn, log_times, logit_normal_times, stratified_times
-from ._trainer import Trainer, TrainState, linear_temper, make_trainer
+from ._trainer import Trainer, TrainState, geometric_temper, linear_temper, make_trainer
 
 __all__ = [
     "ApplyFn",
@@ -44,6 +44,7 @@ __all__ = [
     "data_source",
     "fit",
     "from_psi_objective",
+    "geometric_temper",
     "independent_coupling",
     "likelihood_objective",
     "linear_temper",

@@ -112,6 +112,23 @@ def make_trainer(
     return Trainer(init, step)
 
 
+def geometric_temper(start: float, num_iterations: int) -> Callable[[jax.Array], jax.Array]:
+    """`start^(1 - n / num_iterations)` up to 1: equal factors an iteration; constant 1 where `num_iterations` is zero.
+
+    For energies of orders of magnitude, whose modes part at a `temper` far below one. Raises `ValueError` for a `start`
+    outside `(0, 1]`.
+    """
+    if not 0 < start <= 1:
+        raise ValueError(f"start: a fraction above 0 and at most 1, got {start}")
+
+    def temper(iteration: jax.Array) -> jax.Array:
+        if num_iterations == 0:
+            return jnp.ones(())
+        return start ** jnp.maximum(0.0, 1.0 - iteration / num_iterations)
+
+    return temper
+
+
 def linear_temper(start: float, num_iterations: int) -> Callable[[jax.Array], jax.Array]:
     """A ramp of `temper` from `start` to 1 over `num_iterations`; constant 1 where that is zero."""
     if not 0 <= start <= 1:

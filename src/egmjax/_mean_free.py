@@ -13,7 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["REGULARIZER", "mean_free_basis", "mean_free_positions", "pair_distances"]
+__all__ = [
+    "REGULARIZER",
+    "mean_free_basis",
+    "mean_free_coordinates",
+    "mean_free_positions",
+    "pair_distances",
+]
 
 
 REGULARIZER = 1e-6  # of squared distances: keeps the gradient of a distance finite at zero
@@ -42,6 +48,12 @@ def mean_free_positions(y: jax.Array, num_particles: int) -> jax.Array:
     spatial_dim = y.shape[0] // (num_particles - 1)
     basis = jnp.asarray(mean_free_basis(num_particles, spatial_dim), y.dtype)
     return jnp.dot(basis, y, precision="highest").reshape(num_particles, spatial_dim)
+
+
+def mean_free_coordinates(positions: jax.Array) -> jax.Array:
+    """Coordinates `[(N - 1) * s]` of positions `[N, s]` less their mean: `B^T x`."""
+    basis = jnp.asarray(mean_free_basis(*positions.shape), positions.dtype)
+    return jnp.dot(jnp.ravel(positions), basis, precision="highest")
 
 
 def pair_distances(positions: jax.Array) -> jax.Array:

@@ -1,0 +1,108 @@
+"""The particle network against its formula in plain numpy, and what it must commute with."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from egmjax.networks import ParticleNet, time_features
+from egmjax.states import Categorical, Real
+from egmjax.targets import mean_free_basis
+from tests.networks.checks import randomize, state
+
+NUM, KINDS = 5, 3
+
+
+def build(dim, output=None, **kwargs):
+    """A network of five particles with types, with random parameters, and a state with some types masked."""
+    space = (Real(((NUM - 1) * dim,)), Categorical(NUM, KINDS))
+    shape = (((NUM - 1) * dim,), (NUM, KINDS)) if output is None else output
+    network = ParticleNet(space, shape, NUM, **{"width": 7, "scale": 1.3, **kwargs})
+    x = state(space, 2)
+    return network, randomize(network.init(jax.random.key(0), x, jnp.asarray(0.3))), x
+
+
+def moved(y, order, turn):
+    """Mean-free coordinates of the particles taken in `order` and turned."""
+    basis = mean_free_basis(NUM, len(turn))
+    x = (basis @ np.asarray(y)).reshape(NUM, -1)
+    return jnp.asarray(basis.T @ (x[order] @ turn).ravel(), y.dtype)
+
+
+def random_turn(rng, dim, reflects):
+    """A rotation, or with `reflects` a rotation and a reflection."""
+    turn = np.linalg.qr(rng.normal(size=(dim, dim)))[0]
+    turn[0] *= np.sign(np.linalg.det(turn)) * (-1 if reflects else 1)
+    return turn
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3])
+@pytest.mark.parametrize("reflects", [False, True])
+def test_commutes_with_permutations_rotations_and_reflections(dim, reflects, x64):
+    network, params, (y, tau) = build(dim)
+    rng = np.random.default_rng(dim)
+    order, turn = rng.permutation(NUM), random_turn(rng, dim, reflects)
+    velocity, logits = network.apply(params, (y, tau), 0.4)
+    other, permuted = network.apply(params, (moved(y, order, turn), tau[order]), 0.4)
+    assert np.abs(velocity).max() > 1e-2
+    np.testing.assert_allclose(other, moved(velocity, order, turn), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(permuted, logits[order], rtol=0, atol=1e-12)
+    assert np.ptp(np.asarray(logits), axis=0).min() > 1e-3, "particles must differ"
+    # permuting the types alone is no symmetry
+    swapped, _ = network.apply(params, (y, tau[order]), 0.4)
+    assert not np.allclose(swapped, velocity, atol=1e-3)
+
+
+def test_a_scalar_does_not_change(x64):
+    network, params, (y, tau) = build(2, output=())
+    rng = np.random.default_rng(0)
+    order, turn = rng.permutation(NUM), random_turn(rng, 2, True)
+    value = network.apply(params, (y, tau), 0.4)
+    assert float(network.apply(params, (moved(y, order, turn), tau[order]), 0.4)) == pytest.approx(
+        float(value)
+    )
+    assert float(network.apply(params, (1.1 * y, tau), 0.4)) != pytest.approx(float(value), abs=1e-4)
+
+
+def test_against_the_formula(x64):
+    """Loops over pairs in numpy, with positions whose centre is elsewhere: only differences enter."""
+    network, params, (y, tau) = build(2, depth=1, num_radial=3, reach=2.0)
+    layer = {name: {k: np.asarray(v) for k, v in p.items()} for name, p in params["params"].items()}
+    basis = mean_free_basis(NUM, 2)
+    x = (basis @ np.asarray(y)).reshape(NUM, 2) / 1.3 + 5.0
+    silu = lambda a: a / (1 + np.exp(-a))  # noqa: E731
+    dense = lambda i, a: a @ layer[f"Dense_{i}"]["kernel"] + layer[f"Dense_{i}"].get("bias", 0.0)  # noqa: E731
+
+    def pair(first, h, i, j):
+        r = np.sqrt(np.sum((x[i] - x[j]) ** 2) + 1e-6)
+        radial = np.array([r, *np.exp(-0.5 * (r - np.array([0.0, 1.0, 2.0])) ** 2)])
+        hidden = dense(first, h[i]) + dense(first + 1, h[j]) + dense(first + 2, radial)
+        return silu(dense(first + 3, silu(hidden)))
+
+    h = np.array(
+        [dense(0, np.asarray(time_features(0.4))) + dense(1, np.eye(KINDS + 1)[k]) for k in np.asarray(tau)]
+    )
+    messages = np.array([[pair(3, silu(h), i, j) for j in range(NUM)] for i in range(NUM)])
+    h = h + dense(2, messages.mean(axis=1))
+    gain = np.array([[dense(7, pair(8, silu(h), i, j))[0] for j in range(NUM)] for i in range(NUM)])
+    velocity = np.array([sum(gain[i, j] * (x[i] - x[j]) for j in range(NUM)) / NUM for i in range(NUM)])
+    found, logits = network.apply(params, (y, tau), 0.4)
+    np.testing.assert_allclose(found, basis.T @ velocity.ravel(), atol=1e-6)  # parameters are float32
+    np.testing.assert_allclose(logits, dense(12, silu(h)), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "space", "shape", "num"),
+    [
+        ("space", Categorical(4, 2), (4, 2), 4),
+        ("space", (Real((6,)), Categorical(3, 2)), ((6,), (3, 2)), 4),
+        ("space", Real((3, 2)), (3, 2), 4),
+        ("num_particles", Real((7,)), (7,), 4),
+        ("num_particles", Real((7,)), (7,), 1),
+        ("output_shape", Real((6,)), (6, 8), 4),
+        ("output_shape", (Real((6,)), Categorical(4, 2)), (6,), 4),
+    ],
+)
+def test_refuses(name, space, shape, num):
+    with pytest.raises(ValueError, match=f"^{name}: "):
+        ParticleNet(space, shape, num).init(jax.random.key(0), state(space, 0), jnp.asarray(0.5))
