@@ -198,12 +198,20 @@ _OF_A_NETWORK: dict[str, dict[str, Any]] = {
 
 
 def recipe(options: RunOptions) -> dict[str, Any]:
-    """Defaults that go with order and network among the `options`, where these are not those of their kind."""
+    """Defaults that go with order, process and network among `options`, where these are not those of their kind."""
+    if jumps_by_particles(options):
+        return {"network": "mlp"}
     if not isinstance(options, OrderedOptions):
         return {}
     if order_of(options) == "coarse-to-fine":
         return _OF_A_NETWORK.get(options.network, {})
     return {**{name: getattr(LatticeOptions, name) for name in _OF_AN_ORDER}, **options.in_any_order}
+
+
+def jumps_by_particles(options: RunOptions) -> bool:
+    """Jumps of real coordinates need a prediction for each bin, which messages between particles do not make."""
+    names = (getattr(options, name, "") for name in ("network", "process"))
+    return next(names) == "particles" and "jump" in next(names)
 
 
 def with_recipe(options: RunOptions, **values: Any) -> RunOptions:
@@ -711,6 +719,8 @@ def check(options: RunOptions) -> None:
         raise ValueError("average: needs the density of a fixed order (--order coarse-to-fine)")
     if reveals_several(options) and (process == "uniform" or order_of(options) != "random"):
         raise ValueError("sites_per_step: several at once are for masks in random order (--order random)")
+    if jumps_by_particles(options):
+        raise ValueError("network: particles have no bins to jump to; --network mlp for this --process")
     if getattr(options, "detail", None) is not None and "diffusion" not in process:
         raise ValueError("detail: steps of a diffusion have a width, those of no other --process")
     if getattr(options, "energy_gradient", False) and process != "diffusion":

@@ -8,7 +8,6 @@ import pytest
 from benchmarks import load, sample, train
 from tests.benchmarks.commands import arguments, refused, snapshot, strict_json
 
-
 RUN = {"order": "random", "iterations": 40, "learning_rate": 0.03}  # long enough to have learned something
 
 
