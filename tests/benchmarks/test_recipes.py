@@ -79,6 +79,7 @@ def test_defaults_go_with_the_order(tmp_path):
         chosen = train.parse([name, *out, "--order", "random", "--width", "7"])[1]
         assert (chosen.width, chosen.iterations) == (7, expected["iterations"])
     assert train.parse(["spin-glass", *out, "--order", "random"])[1].width == 256
+    assert train.parse(["ising", *out, "--order", "random"])[1].depth == 1
 
 
 def test_jumps_are_not_by_particles(tmp_path):
@@ -86,7 +87,6 @@ def test_jumps_are_not_by_particles(tmp_path):
     assert train.parse(words)[1].network == "mlp"
     with pytest.raises(ValueError, match=r"^network: "):
         train.parse([*words, "--network", "particles"])
-    assert train.parse(["ising", *out, "--order", "random"])[1].depth == 1
 
 
 def tiny(name, changes, tmp_path):
