@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from egmjax.ebm import move_contrastive_objective
 from egmjax.estimators import PsiFn, psi_from_energy
@@ -37,6 +38,7 @@ from egmjax.processes import (
     bind,
 )
 from egmjax.proposals import reference_posterior
+from egmjax.sharding import state_mesh
 from egmjax.simulators import (
     Sampler,
     first_hitting_sampler,
@@ -116,6 +118,7 @@ class Setup(NamedTuple):
     energies_per_iteration: int
     noised_energy_fn: Callable[[Any, Any, Any], jax.Array] | None = None
     integrated: Integrated | None = None
+    mesh: Mesh | None = None
 
     @property
     def sampled(self) -> Any:
@@ -161,8 +164,9 @@ def build_from_energy(name: str, options: Options) -> Setup:
     sampler = make_sampler(options, process)
     networks = make_networks(options, target, process)
     psi_fn = psi_from_energy(target.energy, process.path)
+    mesh = mesh_of(options)
     objective = make_objective(
-        options, process, sampler, networks, psi_fn, target.site_energies, target.multispin_energy
+        options, process, sampler, networks, psi_fn, target.site_energies, target.multispin_energy, mesh
     )
     source = rollout_source(
         process,
@@ -178,6 +182,7 @@ def build_from_energy(name: str, options: Options) -> Setup:
         refresh=refreshing_moves(target.space, num_steps=options.refresh, step_size=options.refresh_step)
         if options.refresh
         else None,
+        mesh=mesh,
     )
     trainer = make_trainer(
         source,
@@ -187,6 +192,7 @@ def build_from_energy(name: str, options: Options) -> Setup:
         updates_per_iteration=options.updates_per_iteration,
         ema_decay=options.ema_decay,
         temper_fn=linear_temper(options.temper_start, round(options.temper_fraction * options.iterations)),
+        mesh=mesh,
     )
     for_each = energies_of_an_example(options, objective, target.space)
     for_each += options.refresh * energies_of_a_move(target.space)
@@ -206,8 +212,15 @@ def build_from_energy(name: str, options: Options) -> Setup:
     if isinstance(options, LatticeOptions) and options.average > 1:
         sampler = symmetrized(sampler, _symmetries(target, options))
     return Setup(
-        whole, process, sampler, init, generator, psi_fn, trainer, per_iteration, noised_energy_fn, rest
+        whole, process, sampler, init, generator, psi_fn, trainer, per_iteration, noised_energy_fn, rest, mesh
     )
+
+
+def mesh_of(options: RunOptions) -> Mesh | None:
+    """All devices of all processes; `None`, the program without shardings, where there is one."""
+    if jax.device_count() == 1 and options.proposal_devices == 1:
+        return None
+    return state_mesh(proposals=options.proposal_devices)
 
 
 def _symmetries(target: Target, options: LatticeOptions) -> np.ndarray:
@@ -358,6 +371,7 @@ def make_objective(
     psi_fn: PsiFn,
     site_energies_fn: Callable[[Any], jax.Array],
     multispin_energy_fn: Callable[[jax.Array], jax.Array] | None = None,
+    mesh: Mesh | None = None,
 ) -> Objective:
     """The objective that the options name; the fastest form of it."""
     conditionals = site_energies_fn if options.site_conditionals else None
@@ -375,7 +389,7 @@ def make_objective(
         and multispin_energy_fn is not None
     ):
         return multispin_objective(
-            process, networks.generator, multispin_energy_fn, num_proposals=num_proposals
+            process, networks.generator, multispin_energy_fn, num_proposals=num_proposals, mesh=mesh
         )
     proposal = reference_posterior(process.path)
     if options.objective == "snis":
@@ -386,6 +400,7 @@ def make_objective(
             psi_fn,
             num_proposals=num_proposals,
             site_energies_fn=conditionals,
+            mesh=mesh,
         )
 
     def step_fn(t: jax.Array, iteration: jax.Array) -> jax.Array:
@@ -402,7 +417,7 @@ def make_objective(
         )
     else:
         learned = psi_objective(
-            process, networks.psi, proposal, psi_fn, num_proposals=num_proposals, step_fn=step_fn
+            process, networks.psi, proposal, psi_fn, num_proposals=num_proposals, step_fn=step_fn, mesh=mesh
         )
     bootstrapped = snis_objective(
         process,
@@ -412,6 +427,7 @@ def make_objective(
         num_proposals=num_proposals,
         psi_apply_fn=networks.psi,
         step_fn=step_fn,
+        mesh=mesh,
     )
     # estimates may be made anywhere, so both can learn at the states that the contrast needs
     bootstrapped = bootstrapped._replace(weighted=learned.weighted)
