@@ -87,9 +87,7 @@ def rollout_source(
         finite = jnp.isfinite(log_w)
         metrics = {"num_nonfinite": jnp.sum(~finite, dtype=jnp.int32), "temper": temper}
         metrics |= _weight_metrics(jnp.where(finite, log_w, -jnp.inf))
-        added = buffer.add(state, rollouts, psi)
-        stored = constrain(added[:-1], mesh, PartitionSpec("states"))
-        return BufferState(*stored, added.position), metrics
+        return buffer.add(state, rollouts, psi), metrics
 
     def draw(key: jax.Array, state: BufferState, num: int, temper: jax.Array) -> Any:
         # weights are summed in the same order on every device, so that all find the same places

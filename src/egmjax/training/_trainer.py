@@ -94,6 +94,7 @@ def make_trainer(
         key, key_renew, key_updates = jax.random.split(state.key, 3)
         temper = temper_fn(state.iteration)
         stored, renewed = source.renew(key_renew, state.buffer, state.ema_params, temper)
+        stored = jax.tree.map(lambda a: constrain(a, mesh, _spec_of_stored(a)), stored)
 
         def update(carry: tuple, drawn: tuple) -> tuple:
             params, ema, opt_state, count = carry
@@ -130,23 +131,28 @@ def make_trainer(
     return Trainer(init, step)
 
 
+def _spec_of_stored(leaf: Any) -> PartitionSpec:
+    """What a source keeps: arrays over the `states` axis, counters on every device."""
+    return PartitionSpec("states") if leaf.ndim else PartitionSpec()
+
+
 def _shardings(
     state: TrainState, mesh: Mesh, param_spec_fn: SpecFn, optimizer: optax.GradientTransformation
-) -> TrainState:
-    """The layout of each leaf of a state."""
+) -> Any:
+    """The layout of each leaf of a state: a `TrainState` of shardings."""
 
     def of_param(path: Any, leaf: Any) -> NamedSharding:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         return NamedSharding(mesh, param_spec_fn(name, leaf.shape))
 
     everywhere = NamedSharding(mesh, PartitionSpec())
-    by_states = NamedSharding(mesh, PartitionSpec("states"))
     params = jax.tree_util.tree_map_with_path(of_param, state.params)
     opt_state = optax.tree_map_params(
         optimizer, lambda _, s: s, state.opt_state, params, transform_non_params=lambda _: everywhere
     )
-    buffer = jax.tree.map(lambda a: by_states if a.ndim else everywhere, state.buffer)
-    return TrainState(params, params, opt_state, buffer, everywhere, everywhere, everywhere)
+    buffer = jax.tree.map(lambda a: NamedSharding(mesh, _spec_of_stored(a)), state.buffer)
+    rest: Any = [everywhere] * 3
+    return TrainState(params, params, opt_state, buffer, *rest)
 
 
 def linear_temper(start: float, num_iterations: int) -> Callable[[jax.Array], jax.Array]:
