@@ -130,12 +130,12 @@ def _flow(options: ShardingOptions, mesh: Mesh | None) -> tuple[Trainer, Any]:
 
 
 def _masks(options: ShardingOptions, mesh: Mesh | None) -> tuple[Trainer, Any]:
-    process = MaskedProcess(MaskedPath(sites=64))
-    psi_fn = psi_from_energy(Ising(8, 0.3).energy, process.path)
-    network = LatticeNet(8, width=32, odd=True)
+    process = MaskedProcess(MaskedPath(sites=36))
+    psi_fn = psi_from_energy(Ising(6, 0.3).energy, process.path)
+    network = LatticeNet(6, width=32, odd=True)
     objective = weighted_objective(process, network.apply)
     trainer = _trainer(process, first_hitting_sampler(process), psi_fn, network, objective, options, mesh)
-    return trainer, network.init(jax.random.key(0), jnp.zeros(64, jnp.int32), jnp.zeros(()))
+    return trainer, network.init(jax.random.key(0), jnp.zeros(36, jnp.int32), jnp.zeros(()))
 
 
 def _trainer(

@@ -109,7 +109,7 @@ TWO_DEVICES = (
     TOOLS
     + """
 folder = Path(sys.argv[1])
-case = make("flow", build=small, mesh=state_mesh())
+case = make("masked", build=small, mesh=state_mesh())
 step = jax.jit(case.trainer.step).lower(case.init()).compile()
 state, losses = run(step, case.init(), 5)
 for tree, spec in ((state.buffer.x, ("states",)), (state.params, ()), (state.opt_state, ())):
@@ -134,7 +134,7 @@ def test_two_devices_are_one(tmp_path):
     """Losses to rounding, buffer and resampling included; in an update only gradients and scalars are exchanged;
     the state of two devices, bit for bit, on one."""
     other = start(TWO_DEVICES, tmp_path, devices=2)
-    case = make("flow", build=small)
+    case = make("masked", build=small)
     step = jax.jit(case.trainer.step)
     losses = losses_of(step, case.init(), 5)
     finish(other)

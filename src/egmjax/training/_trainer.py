@@ -90,6 +90,16 @@ def make_trainer(
     def loss_fn(params: Any, batch: Any) -> jax.Array:
         return jnp.mean(jax.vmap(lambda example: objective.loss(params, example))(batch))
 
+    def loss_and_gradient(params: Any, batch: Any) -> tuple[jax.Array, Any]:
+        num = jax.tree.leaves(batch)[0].shape[0]
+        if mesh is None or num % mesh.size:  # an example may be a group of states
+            return jax.value_and_grad(loss_fn)(params, batch)
+        # each device differentiates its share down to the parameters; a layer that makes large matrices of them would
+        # otherwise have these summed over devices
+        shares = jax.tree.map(lambda a: a.reshape(mesh.size, -1, *a.shape[1:]), batch)
+        each = jax.vmap(jax.value_and_grad(loss_fn), (None, 0))(params, constrain(shares, mesh))
+        return jax.tree.map(lambda a: jnp.mean(a, axis=0), constrain(each, mesh))
+
     def step(state: TrainState) -> tuple[TrainState, dict[str, jax.Array]]:
         key, key_renew, key_updates = jax.random.split(state.key, 3)
         temper = temper_fn(state.iteration)
@@ -102,7 +112,7 @@ def make_trainer(
             t = time_fn(key_time, batch_size)
             context = Context(ema, temper, state.iteration)
             batch, info = objective.examples(key_examples, context, x1, t)
-            loss, gradient = jax.value_and_grad(loss_fn)(params, jax.lax.stop_gradient(batch))
+            loss, gradient = loss_and_gradient(params, jax.lax.stop_gradient(batch))
             updates, opt_state = optimizer.update(gradient, opt_state, params)
             params = optax.apply_updates(params, updates)
             decay = jnp.minimum(ema_decay, (1.0 + count) / (10.0 + count))
