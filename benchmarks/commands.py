@@ -16,7 +16,10 @@ from typing import Any
 
 import jax
 
+from egmjax.sharding import is_writer, wait_for_all
 from egmjax.training import write_atomically
+
+REPORT_SECONDS = 3600  # the other processes of a run wait this long for the one that writes the report
 
 
 @contextmanager
@@ -88,9 +91,46 @@ class FolderOptions:
     """Delete what --out holds and start anew."""
 
 
+@dataclass(kw_only=True)
+class DeviceOptions:
+    """What a run is spread over: all devices of all processes. Its result does not depend on them."""
+
+    proposal_devices: int = 1
+    """Devices that share the proposals of a state (snis and bootstrap only); states are split over the others."""
+    coordinator: str | None = None
+    """HOST:PORT of process 0, for a run of several processes, each started with this command; auto: as Slurm, Open MPI,
+    Kubernetes or a TPU pod says. The folder must be one that all can write to."""
+    num_processes: int | None = None
+    """Number of processes (with --coordinator HOST:PORT)."""
+    process_id: int | None = None
+    """Number of this process, from 0 (with --coordinator HOST:PORT)."""
+
+
+def join_processes(options: DeviceOptions) -> None:
+    """Joins the other processes of the run, where there are any; before anything is computed.
+
+    Raises `ValueError` for options that do not go together, or where the others cannot be reached.
+    """
+    address, places = options.coordinator, (options.num_processes, options.process_id)
+    if address in (None, "auto"):
+        if any(place is not None for place in places):
+            raise ValueError("coordinator: HOST:PORT goes with --num-processes and --process-id")
+    elif None in places:
+        raise ValueError("coordinator: needs --num-processes and --process-id, or --coordinator auto")
+    if address is None:
+        return
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    try:
+        jax.distributed.initialize(
+            *(None if address == "auto" else address, *places), shutdown_timeout_seconds=REPORT_SECONDS
+        )
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"coordinator: {str(error).strip().splitlines()[0]}") from None
+
+
 def result_options(options: FolderOptions) -> dict[str, Any]:
-    """The options that determine the result: all but where it goes."""
-    where = {field.name for field in fields(FolderOptions)}
+    """The options that determine the result: all but where it goes and what it is computed on."""
+    where = {field.name for kind in (FolderOptions, DeviceOptions) for field in fields(kind)}
     return {name: value for name, value in asdict(options).items() if name not in where}
 
 
@@ -104,7 +144,8 @@ def prepare_folder(
     """Makes the folder of a run and writes `config.json`; refuses to lose or mix up anything.
 
     `read(folder)` is the configuration of the run in it, `is_run(values)` whether a `config.json` is that of a run,
-    which may be deleted. Raises `ValueError` where there is something else, or a run and neither flag, or both.
+    which may be deleted. Raises `ValueError` where there is something else, or a run and neither flag, or both. Of
+    several processes each looks, and the first then writes.
     """
     folder, wanted = options.out, json.loads(json.dumps(dict(configuration)))
     if options.resume and options.overwrite:
@@ -121,14 +162,17 @@ def prepare_folder(
             raise ValueError(f"out: {folder} exists; give --resume to go on or --overwrite to start anew")
         elif not _holds(folder, is_run):
             raise ValueError(f"overwrite: {folder} is not the folder of a run, so it is left alone")
-        else:
-            shutil.rmtree(folder)
+    wait_for_all("folder looked at")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not (folder / "config.json").exists():
-            write_atomically(folder / "config.json", json.dumps(wanted, indent=1) + "\n")
+        if is_writer():
+            if options.overwrite and is_taken(folder):
+                shutil.rmtree(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            if not (folder / "config.json").exists():
+                write_atomically(folder / "config.json", json.dumps(wanted, indent=1) + "\n")
     except OSError as error:
         raise ValueError(f"out: cannot write to {folder} ({error.strerror})") from error
+    wait_for_all("folder made")
 
 
 def read_json(folder: Path) -> dict[str, Any]:

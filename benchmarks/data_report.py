@@ -16,6 +16,7 @@ import numpy as np
 
 from egmjax import metrics
 from egmjax.plotting import plot_data_report
+from egmjax.sharding import is_writer
 from egmjax.states import Categorical, Real, Space
 
 from .baselines import gaussian_copula, independent_modalities
@@ -32,13 +33,21 @@ Entry = dict[str, float | None]
 def evaluate_data(
     name: str, options: Any, setup: Setup, params: Any, history: list[dict[str, float]], folder: Path
 ) -> dict[str, Any]:
-    """Draws samples and holds them against held-out rows; writes samples and picture."""
+    """Draws samples and holds them against held-out rows; writes samples and picture.
+
+    Of several processes all draw, and one, `is_writer`, goes on from there; the others return nothing.
+    """
     assert isinstance(options, DataOptions)
     data: DataSet = setup.target
     key_draw, key_weigh = jax.random.split(jax.random.fold_in(jax.random.key(options.seed), 2))
     started = time.perf_counter()
     x, _ = draw(compile_roll_out(setup), params, key_draw, options.num_samples)
     sample_seconds = time.perf_counter() - started
+    started = time.perf_counter()
+    bound = bits_per_dim(setup, params, key_weigh, options.num_bound)
+    bound_seconds = time.perf_counter() - started
+    if not is_writer():
+        return {}
     num_nonfinite = _num_nonfinite(x)
     save_states(folder / "samples.npz", x)
 
@@ -62,9 +71,7 @@ def evaluate_data(
         }
         for metric, (value, stderr) in values["samples"].items()
     }
-    started = time.perf_counter()
-    entries["bits_per_dim"] = bits_per_dim(setup, params, key_weigh, options.num_bound)
-    bound_seconds = time.perf_counter() - started
+    entries["bits_per_dim"] = bound
     nearest = metrics.nearest_distance(data.features(_finite(x)), data.features(data.train), test)
     exact = compare_exact(data, x) if data.exact is not None else None
     figure = plot_data_report(

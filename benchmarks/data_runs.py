@@ -22,7 +22,7 @@ from egmjax.training import (
 from .data_sets import load_data, rows_to_learn, set_aside
 from .nets import needs_time
 from .options import DataOptions
-from .setups import Setup, make_optimizer, make_process, make_sampler
+from .setups import Setup, make_optimizer, make_process, make_sampler, mesh_of
 
 
 def build_from_data(name: str, options: DataOptions) -> Setup:
@@ -55,13 +55,14 @@ def build_from_data(name: str, options: DataOptions) -> Setup:
         updates_per_iteration=options.updates_per_iteration,
         ema_decay=options.ema_decay,
         time_fn=_times(options),
+        mesh=(mesh := mesh_of(options)),
     )
 
     def init(key: jax.Array) -> Any:
         return network.init(key, process.path.sample_prior(key), jnp.zeros(()))
 
     psi_fn = psi_from_energy(lambda x: jnp.zeros(()), process.path)
-    return Setup(data, process, sampler, init, network.apply, psi_fn, trainer, 0)
+    return Setup(data, process, sampler, init, network.apply, psi_fn, trainer, 0, mesh=mesh)
 
 
 def _times(options: DataOptions) -> TimeFn:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeGuard
 
-from .commands import FolderOptions, result_options
+from .commands import DeviceOptions, FolderOptions, result_options
 
 ObjectiveName = Literal["snis", "bootstrap", "weighted", "likelihood", "log-variance"]
 
@@ -41,7 +41,7 @@ class ObjectiveOptions:
 
 
 @dataclass(kw_only=True)
-class RunOptions(FolderOptions):
+class RunOptions(DeviceOptions, FolderOptions):
     """What every run shares."""
 
     seed: int = 0
@@ -649,6 +649,7 @@ COUNTS = (
     "bins",
     "num_wells",
     "dim",
+    "proposal_devices",
 )
 
 
@@ -755,6 +756,10 @@ def check(options: RunOptions) -> None:
         raise ValueError("num_reference: or --refresh, one of both; draws of the target need no moves")
     if (getattr(options, "radius", None) or 0) < 0:
         raise ValueError("radius: at least 0")
+    if options.proposal_devices > 1 and getattr(options, "objective", None) not in ("snis", "bootstrap"):
+        raise ValueError(
+            "proposal_devices: there are proposals to share with --objective snis and bootstrap only"
+        )
     check_seed(options.seed)
     min_ess_fraction = getattr(options, "min_ess_fraction", 0.0)
     if not 0 <= min_ess_fraction < 1:

@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import PartitionSpec
 
+from egmjax.sharding import constrain
 from egmjax.training import Checkpoints
 
 from .data_runs import build_from_data
@@ -64,7 +66,7 @@ def load(
     check(options)
     setup = build(name, options)
     state = store.restore(setup.init(options.seed))
-    return LoadedRun(name, options, setup, state.ema_params, compile_roll_out(setup))
+    return LoadedRun(name, options, setup, jax.device_get(state.ema_params), compile_roll_out(setup))
 
 
 def build(name: str, options: RunOptions) -> Setup:
@@ -85,14 +87,14 @@ def compile_roll_out(setup: Setup) -> RollOut:
 
     @jax.jit
     def roll_out(params: Any, key: jax.Array) -> tuple[Any, jax.Array | None]:
-        keys = jax.random.split(key, CHUNK)
+        keys = constrain(jax.random.split(key, CHUNK), setup.mesh)
         rollouts = jax.vmap(lambda k: setup.sampler.sample(k, setup.predictor(params)))(keys)
         if not setup.has_energy:
-            return rollouts.x, None
+            return constrain(rollouts.x, setup.mesh, PartitionSpec()), None
         with jax.default_matmul_precision("highest"):
             psi = jax.vmap(lambda x: setup.psi_fn(x, 1.0))(rollouts.x)
             x = setup.complete(jax.random.fold_in(key, 1), rollouts.x)
-        return x, psi + rollouts.log_weight
+        return constrain((x, psi + rollouts.log_weight), setup.mesh, PartitionSpec())
 
     return roll_out
 
@@ -119,9 +121,11 @@ def weigh(setup: Setup, params: Any, key: jax.Array, x1: Any) -> np.ndarray:
 
     @jax.jit
     def chunk(params: Any, keys: jax.Array, x: Any) -> jax.Array:
+        keys, x = constrain((keys, x), setup.mesh)
         total = jax.vmap(lambda k, xi: setup.sampler.log_weight(k, setup.predictor(params), xi))(keys, x)
         with jax.default_matmul_precision("highest"):
-            return total + jax.vmap(lambda xi: setup.psi_fn(xi, 1.0))(x)
+            total += jax.vmap(lambda xi: setup.psi_fn(xi, 1.0))(x)
+        return constrain(total, setup.mesh, PartitionSpec())
 
     x1 = setup.split(x1)
     keys = jax.random.split(key, num)

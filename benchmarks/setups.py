@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from egmjax.ebm import move_contrastive_objective
 from egmjax.estimators import PsiFn, psi_from_energy
@@ -37,6 +38,7 @@ from egmjax.processes import (
     bind,
 )
 from egmjax.proposals import reference_posterior
+from egmjax.sharding import state_mesh
 from egmjax.simulators import (
     Sampler,
     first_hitting_sampler,
@@ -129,6 +131,7 @@ class Setup(NamedTuple):
     energies_per_sample: int = 1
     noised_energy_fn: Callable[[Any, Any, Any], jax.Array] | None = None
     integrated: Integrated | Summed | None = None
+    mesh: Mesh | None = None
 
     @property
     def sampled(self) -> Any:
@@ -169,6 +172,7 @@ def build_from_energy(name: str, options: Options) -> Setup:
     sampler = make_sampler(options, process)
     networks = make_networks(options, target, process)
     psi_fn = psi_from_energy(target.energy, process.path)
+    mesh = mesh_of(options)
     objective = make_objective(
         options,
         process,
@@ -177,6 +181,7 @@ def build_from_energy(name: str, options: Options) -> Setup:
         psi_fn,
         None if isinstance(rest, Summed) else target.site_energies,
         target.multispin_energy,
+        mesh,
     )
     source = (
         _reference_source(options, whole, rest)
@@ -195,6 +200,7 @@ def build_from_energy(name: str, options: Options) -> Setup:
             refresh=refreshing_moves(target.space, num_steps=options.refresh, step_size=options.refresh_step)
             if options.refresh
             else None,
+            mesh=mesh,
         )
     )
     ramp = geometric_temper if options.temper_ramp == "geometric" else linear_temper
@@ -209,6 +215,7 @@ def build_from_energy(name: str, options: Options) -> Setup:
             1.0 if options.num_reference else options.temper_start,
             round(options.temper_fraction * options.iterations),
         ),
+        mesh=mesh,
     )
     for_each = energies_of_an_example(options, objective, target.space)
     for_each += options.refresh * energies_of_a_move(target.space)
@@ -249,6 +256,7 @@ def build_from_energy(name: str, options: Options) -> Setup:
         per_sample,
         noised_energy_fn,
         rest,
+        mesh,
     )
 
 
@@ -267,6 +275,13 @@ def _integrated(options: Options, target: Target) -> Integrated | Summed | None:
     if getattr(options, "integrate_gaussian", False):
         return integrated(target)
     return summed(target) if getattr(options, "sum_symbols", False) else None
+
+
+def mesh_of(options: RunOptions) -> Mesh | None:
+    """All devices of all processes; `None`, the program without shardings, where there is one."""
+    if jax.device_count() == 1 and options.proposal_devices == 1:
+        return None
+    return state_mesh(proposals=options.proposal_devices)
 
 
 def _symmetries(target: Target, options: LatticeOptions) -> np.ndarray:
@@ -422,6 +437,7 @@ def make_objective(
     psi_fn: PsiFn,
     site_energies_fn: Callable[[Any], jax.Array] | None,
     multispin_energy_fn: Callable[[jax.Array], jax.Array] | None = None,
+    mesh: Mesh | None = None,
 ) -> Objective:
     """The objective that the options name; the fastest form of it."""
     conditionals = site_energies_fn if options.site_conditionals else None
@@ -439,7 +455,7 @@ def make_objective(
         and multispin_energy_fn is not None
     ):
         return multispin_objective(
-            process, networks.generator, multispin_energy_fn, num_proposals=num_proposals
+            process, networks.generator, multispin_energy_fn, num_proposals=num_proposals, mesh=mesh
         )
     proposal = reference_posterior(process.path)
     if options.objective == "snis":
@@ -450,6 +466,7 @@ def make_objective(
             psi_fn,
             num_proposals=num_proposals,
             site_energies_fn=conditionals,
+            mesh=mesh,
         )
 
     def step_fn(t: jax.Array, iteration: jax.Array) -> jax.Array:
@@ -466,7 +483,7 @@ def make_objective(
         )
     else:
         learned = psi_objective(
-            process, networks.psi, proposal, psi_fn, num_proposals=num_proposals, step_fn=step_fn
+            process, networks.psi, proposal, psi_fn, num_proposals=num_proposals, step_fn=step_fn, mesh=mesh
         )
     bootstrapped = snis_objective(
         process,
@@ -476,6 +493,7 @@ def make_objective(
         num_proposals=num_proposals,
         psi_apply_fn=networks.psi,
         step_fn=step_fn,
+        mesh=mesh,
     )
     # estimates may be made anywhere, so both can learn at the states that the contrast needs
     bootstrapped = bootstrapped._replace(weighted=learned.weighted)

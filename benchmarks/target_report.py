@@ -13,6 +13,7 @@ import numpy as np
 
 from egmjax import metrics
 from egmjax.plotting import plot_report
+from egmjax.sharding import is_writer
 
 from .blocks import measure_total_correlation
 from .law_tests import NUM_TESTED, TEST_SEED, hold_against_laws, log_z_score
@@ -25,7 +26,10 @@ from .setups import Setup
 def evaluate_energy(
     name: str, options: Any, setup: Setup, params: Any, history: list[dict[str, float]], folder: Path
 ) -> dict[str, Any]:
-    """Draws certified samples and holds them against what is exactly known; writes samples and picture."""
+    """Draws certified samples and holds them against what is exactly known; writes samples and picture.
+
+    Of several processes all draw, and one, `is_writer`, goes on from there; the others return nothing.
+    """
     target, symmetries = setup.target, getattr(options, "average", 1)
     key_draw, key_weigh, key_floor = jax.random.split(jax.random.fold_in(jax.random.key(options.seed), 2), 3)
     started, cpu_started = time.perf_counter(), time.process_time()
@@ -46,7 +50,6 @@ def evaluate_energy(
         correlation = measure_total_correlation(
             setup, params, key_weigh, states, state_weight, options.sites_per_step
         )
-    entries, details = compare(target, x, log_weight, reference, key_floor)
     num_tested = min(NUM_TESTED, options.num_samples)
     # runs of one seed share their roll-outs' noise, so their tests would fail together
     which = zlib.crc32(json.dumps(configuration(name, options)).encode())
@@ -55,6 +58,9 @@ def evaluate_energy(
     tested = draw(roll_out, params, key_test, num_tested)
     redraw = {"num": num_tested, "seconds": time.perf_counter() - started}
     redraw["cpu_seconds"] = time.process_time() - cpu_started
+    if not is_writer():
+        return {}
+    entries, details = compare(target, x, log_weight, reference, key_floor)
     log_z = {
         "estimate": summary.log_z,
         "stderr": summary.log_z_stderr,

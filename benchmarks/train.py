@@ -16,13 +16,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import tyro
 
 import egmjax
+from egmjax.sharding import is_writer
 from egmjax.training import TrainState, fit, write_atomically
 
 from . import energies
-from .commands import one_sentence, prepare_folder, use_compilation_cache
+from .commands import join_processes, one_sentence, prepare_folder, use_compilation_cache
 from .data_report import data_table, evaluate_data
 from .laws import LAWS
 from .options import DATA_SETS, RUNS, TARGETS, RunOptions, check, configuration, read_configuration, recipe
@@ -40,7 +42,9 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     if learns_energy:
         return energies.main(arguments)
     with one_sentence():
-        run = prepare(*parse(arguments))
+        name, options = parse(arguments)
+        join_processes(options)
+        run = prepare(name, options)
     return train(run)
 
 
@@ -103,12 +107,13 @@ def prepare(name: str, options: RunOptions) -> Run:
     state = setup.init(options.seed)
     if options.resume and store.latest() is not None:
         state = store.restore(state)
-        print(f"resuming after iteration {int(state.iteration)}")
+        if is_writer():
+            print(f"resuming after iteration {int(state.iteration)}")
     return Run(name, options, setup, folder, state)
 
 
 def train(run: Run) -> dict[str, Any]:
-    """Trains, evaluates, writes the folder, prints the report and returns it."""
+    """Trains, evaluates, writes the folder, prints the report and returns it; the last three in one process."""
     name, options, setup, folder, state = run
     started = time.process_time()
     result = fit(
@@ -119,11 +124,14 @@ def train(run: Run) -> dict[str, Any]:
         checkpoint_every=options.checkpoint_every,
         metrics_file=folder / "metrics.jsonl",
         energies_per_iteration=setup.energies_per_iteration,
-        on_metrics=_progress(options.iterations),
+        on_metrics=_progress(options.iterations) if is_writer() else None,
     )
     cpu_seconds = time.process_time() - started
     evaluate = evaluate_energy if setup.has_energy else evaluate_data
-    report = evaluate(name, options, setup, result.state.ema_params, result.history, folder)
+    params = jax.device_get(result.state.ema_params)
+    report = evaluate(name, options, setup, params, result.history, folder)
+    if not is_writer():
+        return report
     report["seconds"] = {
         "compile": result.compile_seconds,
         "train": result.train_seconds,

@@ -60,6 +60,11 @@ def parts(kind, *, width=8, num_steps=6, scale=3.0):
     return process, grid_sampler(process, time_grid(num_steps)), network
 
 
+def small(kind):
+    """Two steps of the sampler: for tests of what does not depend on it."""
+    return parts(kind, num_steps=2)
+
+
 def make(
     kind,
     *,
@@ -97,6 +102,7 @@ def make(
             num_proposals=num_proposals,
             chunk_size=64,
             weight_fn=weight_fn,
+            mesh=mesh,
         )
     )
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(learning_rate))

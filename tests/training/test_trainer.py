@@ -1,17 +1,12 @@
 """The train step: one for every process, pure, compiled once, and robust against energies that are not finite."""
 
-import os
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from egmjax.training import constrain, geometric_temper, linear_temper, state_mesh, stratified_times
+from egmjax.sharding import constrain, state_mesh
+from egmjax.training import geometric_temper, linear_temper, stratified_times
 from tests.training.cases import (
     KINDS,
     as_data,
@@ -312,57 +307,9 @@ def test_continuous_and_mixed_targets_end_to_end(kind):
     assert abs(log_z - exact) < 4 * stderr
 
 
-SHARDED = """
-import sys
-import jax, numpy as np
-jax.config.update("jax_numpy_rank_promotion", "raise")
-from egmjax.training import state_mesh
-from tests.training.cases import as_data, make
-assert len(jax.devices()) == 8
-mesh = state_mesh()
-for kind in sys.argv[1:]:
-    results = []
-    for m in (None, mesh):
-        case = make(kind, mesh=m)
-        step = jax.jit(case.trainer.step)
-        for _ in range(1 if m is None else 2):
-            state = case.init()
-            for _ in range(2):
-                state, metrics = step(state)
-            results.append([as_data(a) for a in jax.tree.leaves((state.params, state.ema_params, metrics))])
-    assert len(state.buffer.log_weight.sharding.device_set) == 8, "nothing was sharded"
-    for plain, sharded, again in zip(*results):
-        np.testing.assert_allclose(sharded, plain, rtol=1e-4, atol=1e-4)
-        np.testing.assert_array_equal(sharded, again)
-print("equal")
-"""
-
-
-@pytest.mark.slow
-def test_sharded_equals_unsharded():
-    """Eight devices in one process: same parameters as on one to rounding, and bit for bit when repeated."""
-    root = Path(__file__).parents[2]
-    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-    env = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": _python_path(root)}
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(SHARDED), "masked", "product"],
-        cwd=root,
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "equal" in done.stdout
-
-
-def _python_path(root):
-    return os.pathsep.join(p for p in (str(root), os.environ.get("PYTHONPATH", "")) if p)
-
-
 def test_a_mesh_of_one_device_changes_nothing():
     mesh = state_mesh(jax.devices()[:1])
-    assert mesh.axis_names == ("states",)
+    assert mesh.axis_names == ("states", "proposals")
     tree = {"x": jnp.arange(6.0), "key": jax.random.split(jax.random.key(0), 4)}
     assert constrain(tree, None) is tree
     assert_identical(jax.jit(lambda t: constrain(t, mesh))(tree), tree)

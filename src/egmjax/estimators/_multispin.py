@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from .. import multispin
 from ..paths import MaskedPath
@@ -24,6 +25,7 @@ def multispin_snis(
     energy_fn: Callable[[jax.Array], jax.Array],
     num_proposals: int,
     chunk_size: int = MULTISPIN_CHUNK,
+    mesh: Mesh | None = None,
 ) -> SNISEstimate:
     """`snis` of a masked process by uniform completions of the masks, at `r = 1`: the same law, several times faster.
 
@@ -59,4 +61,4 @@ def multispin_snis(
         ones = multispin.total_weight(words, weights)
         return jnp.stack([jnp.sum(weights) - ones, ones], axis=-1)
 
-    return stream(key, draw, average, num_proposals, num_words * multispin.WIDTH)
+    return stream(key, draw, average, num_proposals, num_words * multispin.WIDTH, mesh)

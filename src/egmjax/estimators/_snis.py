@@ -16,11 +16,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, PartitionSpec
 
 from ..paths import Path
 from ..paths._base import Scalar, check_times, is_one
 from ..processes import Process
 from ..proposals import Proposal
+from ..sharding import constrain
 
 PsiFn = Callable[[Any, Scalar], jax.Array]  # (x, r) -> log-density relative to the path's reference
 DEFAULT_CHUNK = 128
@@ -68,11 +70,13 @@ def snis(
     num_proposals: int,
     chunk_size: int = DEFAULT_CHUNK,
     site_logits_fn: Callable[[Any], jax.Array] | None = None,
+    mesh: Mesh | None = None,
 ) -> SNISEstimate:
     """Estimates the marginal generator target at one state `xt`; batch with `jax.vmap`.
 
     `site_logits_fn(x1) -> [sites, S]`, log-probabilities of each site given the others (minus
     `Target.site_energies`), replaces one-hot symbols by these laws: the same mean, less variance; `r = 1` only.
+    With a `mesh` chunks are dealt to the devices of its `proposals` axis; where they are fewer, some devices idle.
 
     Cost: `num_proposals` draws and evaluations of `psi_fn`; memory of `chunk_size` of them. Raises `ValueError`
     for `num_proposals < 1`, `chunk_size < 1`, `t >= r`, `r < 1` on a path that is not Markov, for a
@@ -102,7 +106,7 @@ def snis(
             laws = jax.vmap(lambda x: process.conditional_target(xt, x, t, site_logits_fn(x)))(xr)
             return jax.tree.map(lambda f: jnp.tensordot(weights, f, axes=1), laws)
 
-    return stream(key, draw, average, num_proposals, size)
+    return stream(key, draw, average, num_proposals, size, mesh)
 
 
 def stream(
@@ -111,11 +115,13 @@ def stream(
     average: Callable[[Any, jax.Array], Any],
     num_proposals: int,
     size: int,
+    mesh: Mesh | None = None,
 ) -> SNISEstimate:
     """The estimate from chunks of `size` proposals, whatever form they have.
 
     `draw(key) -> (xr, log_w, wrong)`: log-weights in an array of `size` entries, and which of them count as non-finite;
-    `average(xr, weights)`: the weighted sum of their targets. The last chunk may be padded.
+    `average(xr, weights)`: the weighted sum of their targets. The last chunk may be padded. A chunk draws the same
+    proposals on whichever device of the `proposals` axis it is made; their sums are exchanged once, at the end.
     """
     num_chunks = math.ceil(num_proposals / size)
     shapes = jax.eval_shape(draw, key)
@@ -148,7 +154,16 @@ def stream(
 
     zero = jnp.zeros((), dtype)
     start = (jnp.full((), -jnp.inf, dtype), zero, zero, zero, zeros, jnp.zeros((), jnp.int32))
-    (peak, total, squares, largest, sums, bad), _ = jax.lax.scan(chunk, start, jnp.arange(num_chunks))
+    num_groups = 1 if mesh is None else mesh.shape["proposals"]
+    if num_groups == 1:
+        carry, _ = jax.lax.scan(chunk, start, jnp.arange(num_chunks))
+    else:
+        each = -(-num_chunks // num_groups)
+        indices = jnp.arange(num_groups * each).reshape(num_groups, each)
+        indices = constrain(indices, mesh, PartitionSpec("proposals"))
+        groups = jax.vmap(lambda index: jax.lax.scan(chunk, start, index)[0])(indices)
+        carry = _combine(constrain(groups, mesh, PartitionSpec("proposals")))
+    peak, total, squares, largest, sums, bad = carry
     safe = jnp.where(total > 0, total, 1.0)
     info = SNISInfo(
         ess=jnp.where(total > 0, total**2 / jnp.where(total > 0, squares, 1.0), 0.0),
@@ -157,6 +172,23 @@ def stream(
     )
     log_normalizer = jnp.where(total > 0, peak + jnp.log(safe) - math.log(num_proposals), -jnp.inf)
     return SNISEstimate(jax.tree.map(lambda s: s / safe, sums), log_normalizer, info)
+
+
+def _combine(groups: tuple) -> tuple:
+    """What one scan over the chunks of all groups, stacked along the first axis, would have carried."""
+    peak, total, squares, largest, sums, bad = groups
+    top = jnp.max(peak)
+    scale = jnp.exp(peak - jnp.where(jnp.isfinite(top), top, 0.0))
+    with jax.default_matmul_precision("highest"):
+        sums = jax.tree.map(lambda s: jnp.tensordot(scale, s, axes=1), sums)
+    return (
+        top,
+        jnp.sum(total * scale),
+        jnp.sum(squares * scale**2),
+        jnp.max(largest * scale),
+        sums,
+        jnp.sum(bad),
+    )
 
 
 def _clear(x: jax.Array, finite: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Training: sources of states, objectives, one step, one loop, checkpoints, sharding."""
+"""Training: sources of states, objectives, one step, one loop, checkpoints."""
 
 from ._buffer import BufferState, ReplayBuffer, replay_buffer
 from ._checkpoint import CheckpointError, Checkpoints, write_atomically
@@ -18,7 +18,6 @@ from ._objectives import (
     weighted_objective,
 )
 from ._path_objectives import likelihood_objective, log_variance_objective
-from ._sharding import constrain, state_mesh
 from ._sources import Source, check_data, data_source, rollout_source
 from ._times import TimeFn, log_times, logit_normal_times, stratified_times
 from ._trainer import Trainer, TrainState, geometric_temper, linear_temper, make_trainer
@@ -40,7 +39,6 @@ __all__ = [
     "TrainState",
     "Trainer",
     "check_data",
-    "constrain",
     "data_source",
     "fit",
     "from_psi_objective",
@@ -57,7 +55,6 @@ __all__ = [
     "replay_buffer",
     "rollout_source",
     "snis_objective",
-    "state_mesh",
     "stratified_times",
     "sum_objectives",
     "transport_coupling",

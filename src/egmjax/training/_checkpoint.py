@@ -1,7 +1,8 @@
 """Durable checkpoints (orbax) that refuse to be mistaken for those of another configuration.
 
 A save is atomic: it is written beside its final place and renamed, so a process killed at any moment leaves
-the previous checkpoint intact. Typed random keys are stored as their data.
+the previous checkpoint intact. Typed random keys are stored as their data. Of several processes each writes its share
+of every array into the same folder; what is restored is laid out as the template is, on any number of them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from ..sharding import is_writer
 
 FINGERPRINT = "configuration.json"
 
@@ -40,7 +43,7 @@ class Checkpoints(NamedTuple):
         fingerprint = self.directory / FINGERPRINT
         if fingerprint.exists():
             self._check_configuration()
-        else:
+        elif is_writer():
             write_atomically(fingerprint, json.dumps(dict(self.configuration), indent=1, sort_keys=True))
         with _quiet(), self._manager(ocp) as manager:
             manager.save(iteration, args=ocp.args.StandardSave(_unwrap_keys(state)), force=True)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from ..sharding import is_writer
 from ._checkpoint import Checkpoints, write_atomically
 from ._trainer import Trainer, TrainState
 
@@ -41,10 +42,13 @@ def fit(
     With `checkpoints`, saves every `checkpoint_every` iterations and at the end; an iteration is a
     deterministic function of the state, so a run that is killed and resumed from its last checkpoint ends with
     the very same parameters. `metrics_file` gets one JSON line an iteration; lines past the starting iteration,
-    left by a run that was cut off, are dropped first. Raises `ValueError` for `checkpoint_every < 1`.
+    left by a run that was cut off, are dropped first. Of several processes one, `sharding.is_writer`, reads and writes
+    it; all call this function, and `on_metrics` is called in each. Raises `ValueError` for `checkpoint_every < 1`.
     """
     if checkpoint_every < 1:
         raise ValueError(f"checkpoint_every: at least 1, got {checkpoint_every}")
+    if not is_writer():
+        metrics_file = None
     first = int(state.iteration)
     history = _rewind(metrics_file, first)
     train_seconds = history[-1]["seconds"] if history else 0.0

@@ -21,12 +21,14 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, PartitionSpec
 
 from ..estimators import DEFAULT_CHUNK, MULTISPIN_CHUNK, PsiFn, SNISEstimate, multispin_snis, snis
 from ..losses import linex, squared_error
 from ..paths import Path
 from ..processes import MaskedProcess, Process
 from ..proposals import Proposal
+from ..sharding import constrain
 from ._couplings import Coupling
 
 ApplyFn = Callable[[Any, Any, jax.Array], Any]  # (params, xt, t) -> raw prediction, one state
@@ -125,6 +127,7 @@ def snis_objective(
     self_normalized: bool = True,
     site_energies_fn: Callable[[Any], jax.Array] | None = None,
     weight_fn: Callable[[jax.Array], jax.Array] = jnp.ones_like,
+    mesh: Mesh | None = None,
 ) -> Objective:
     """Regression on importance-sampled estimates of the generator; see `estimators.snis`.
 
@@ -141,7 +144,7 @@ def snis_objective(
     if step_fn is not None and site_energies_fn is not None:
         raise ValueError("site_energies_fn: one-site conditionals are known at r=1 only, not with step_fn")
     estimates = _estimates(
-        process, proposal, psi_fn, num_proposals, chunk_size, psi_apply_fn, step_fn, site_energies_fn
+        process, proposal, psi_fn, num_proposals, chunk_size, psi_apply_fn, step_fn, site_energies_fn, mesh
     )
 
     def examples(key: jax.Array, context: Context, x1: Any, t: jax.Array) -> tuple[Examples, dict]:
@@ -166,6 +169,7 @@ def multispin_objective(
     num_proposals: int,
     chunk_size: int = MULTISPIN_CHUNK,
     weight_fn: Callable[[jax.Array], jax.Array] = jnp.ones_like,
+    mesh: Mesh | None = None,
 ) -> Objective:
     """`snis_objective` of two-valued sites with uniform completions as proposals, several times faster.
 
@@ -187,9 +191,10 @@ def multispin_objective(
                 energy_fn=lambda words: context.temper * energy_fn(words),
                 num_proposals=num_proposals,
                 chunk_size=chunk_size,
+                mesh=mesh,
             )
 
-        result = jax.vmap(estimate)(jax.random.split(key_snis, t.shape[0]), xt, t)
+        result = _over_states(estimate, mesh)(jax.random.split(key_snis, t.shape[0]), xt, t)
         weight = (result.info.ess > 0).astype(t.dtype)
         return Examples(xt, t, result.target, weight), _weight_info(result, num_proposals)
 
@@ -208,6 +213,7 @@ def psi_objective(
     step_fn: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
     divergence: Literal["linex", "squared"] = "linex",
     weight_fn: Callable[[jax.Array], jax.Array] = jnp.ones_like,
+    mesh: Mesh | None = None,
 ) -> Objective:
     """Regression of `psi_apply_fn(params, xt, t)` on `y = log (1/K) sum_k w_k`, the estimate of `psi(xt, t)`.
 
@@ -218,7 +224,9 @@ def psi_objective(
     if divergence not in ("linex", "squared"):
         raise ValueError(f'divergence: expected "linex" or "squared", got {divergence!r}')
     distance = linex if divergence == "linex" else squared_error
-    estimates = _estimates(process, proposal, psi_fn, num_proposals, chunk_size, psi_apply_fn, step_fn)
+    estimates = _estimates(
+        process, proposal, psi_fn, num_proposals, chunk_size, psi_apply_fn, step_fn, mesh=mesh
+    )
 
     def examples(key: jax.Array, context: Context, x1: Any, t: jax.Array) -> tuple[Examples, dict]:
         xt, result = estimates(key, context, x1, t)
@@ -313,6 +321,7 @@ def _estimates(
     psi_apply_fn: PsiApplyFn | None,
     step_fn: Callable[[jax.Array, jax.Array], jax.Array] | None,
     site_energies_fn: Callable[[Any], jax.Array] | None = None,
+    mesh: Mesh | None = None,
 ) -> Callable[[jax.Array, Context, Any, jax.Array], tuple[Any, SNISEstimate]]:
     """`(key, context, x1, t) -> (xt, estimate)`: a batch noised to its times, and `snis` at each of its states."""
     path = process.path
@@ -342,11 +351,22 @@ def _estimates(
                 num_proposals=num_proposals,
                 chunk_size=chunk_size,
                 site_logits_fn=site_logits_fn,
+                mesh=mesh,
             )
 
-        return xt, jax.vmap(estimate)(jax.random.split(key_snis, t.shape[0]), xt, t)
+        return xt, _over_states(estimate, mesh)(jax.random.split(key_snis, t.shape[0]), xt, t)
 
     return estimates
+
+
+def _over_states(estimate: Callable[..., SNISEstimate], mesh: Mesh | None) -> Callable[..., SNISEstimate]:
+    """`estimate` of a batch: states over their axis while proposals have the other one, over all devices after."""
+
+    def batched(*arguments: Any) -> SNISEstimate:
+        by_states = None if mesh is None else PartitionSpec("states")
+        return constrain(jax.vmap(estimate)(*constrain(arguments, mesh, by_states)), mesh)
+
+    return batched
 
 
 def _psi_at_any_time(path: Path, psi_fn: PsiFn, psi_apply_fn: PsiApplyFn | None, context: Context) -> PsiFn:

@@ -14,15 +14,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, PartitionSpec
 
 from ..estimators import PsiFn
 from ..mcmc import RefreshFn
 from ..processes import Process, bind
+from ..sharding import check_divides, constrain
 from ..simulators import Rollout, Sampler
 from ..states import Space, check_state
 from ._buffer import BufferState, ReplayBuffer
 from ._objectives import ApplyFn
-from ._sharding import constrain
 
 Metrics = dict[str, jax.Array]
 
@@ -48,22 +49,26 @@ def rollout_source(
     *,
     num_rollouts: int = 512,
     refresh: RefreshFn | None = None,
-    mesh: jax.sharding.Mesh | None = None,
+    mesh: Mesh | None = None,
 ) -> Source:
     """`num_rollouts` samples of the model an iteration, with their exact log-weights, kept in `buffer`.
 
     Its metrics are `ess_fraction`, `log_z` and `elbo` of the fresh roll-outs under the untempered target, their
     `num_nonfinite`, and `temper`. `refresh(key, x, log_density_fn)`, e.g. `mcmc.refreshing_moves`, moves buffered
     states by kernels of the tempered target before they are learned from: they may find what the model has not, and
-    the run then learns from MCMC too. With a `mesh`, roll-outs are sharded over its first axis. Raises `ValueError` for
-    `num_rollouts < 1`.
+    the run then learns from MCMC too. With a `mesh`, roll-outs are split over all devices and the buffer over the
+    `states` axis; draws are those of one device. Raises `ValueError` for `num_rollouts < 1`, or roll-outs or a
+    capacity that cannot be split evenly.
     """
     if num_rollouts < 1:
         raise ValueError(f"num_rollouts: at least 1, got {num_rollouts}")
+    check_divides(mesh, "num_rollouts", num_rollouts)
     path = process.path
 
     def init() -> BufferState:
-        return buffer.init(path.sample_prior(jax.random.key(0)))
+        state = buffer.init(path.sample_prior(jax.random.key(0)))
+        check_divides(mesh, "capacity", state.psi.shape[0])
+        return state
 
     def log_density(x: Any, temper: jax.Array) -> jax.Array:
         with jax.default_matmul_precision("highest"):
@@ -85,7 +90,9 @@ def rollout_source(
         return buffer.add(state, rollouts, psi), metrics
 
     def draw(key: jax.Array, state: BufferState, num: int, temper: jax.Array) -> Any:
-        x1 = constrain(buffer.draw(key, state, num, temper), mesh)
+        # weights are summed in the same order on every device, so that all find the same places
+        log_weight, psi = constrain((state.log_weight, state.psi), mesh, PartitionSpec())
+        x1 = constrain(buffer.draw(key, state._replace(log_weight=log_weight, psi=psi), num, temper), mesh)
         if refresh is None:
             return x1
         keys = jax.random.split(jax.random.fold_in(key, 1), num)

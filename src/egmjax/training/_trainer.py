@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from ..sharding import SpecFn, check_divides, constrain, replicated
 from ._objectives import Context, Objective
-from ._sharding import constrain
 from ._sources import Source
 from ._times import TimeFn, stratified_times
 
@@ -54,43 +55,64 @@ def make_trainer(
     ema_decay: float = 0.99,
     temper_fn: Callable[[jax.Array], jax.Array] = lambda iteration: jnp.ones(()),
     time_fn: TimeFn = UNIFORM,
-    mesh: jax.sharding.Mesh | None = None,
+    mesh: Mesh | None = None,
+    param_spec_fn: SpecFn = replicated,
 ) -> Trainer:
     """Composes a trainer.
 
     An iteration renews `source` once and makes `updates_per_iteration` gradient steps of `batch_size` states drawn from
     it. `temper_fn(iteration)` scales `psi` in the buffer's weights and in the objective; data know no `psi`.
     `time_fn(key, num)` draws the times. Roll-outs and objectives use the exponential moving average of the parameters
-    (bias-corrected: decay `min(ema_decay, (1+n)/(10+n))`). With a `mesh` (give it to the source too) batches are
-    sharded over its first axis and parameters replicated. Metrics are scalars: `loss`, `grad_norm`, `num_nonfinite`,
-    and what source and objective have to say. Raises `ValueError` for a count below one.
+    (bias-corrected: decay `min(ema_decay, (1+n)/(10+n))`). Metrics are scalars: `loss`, `grad_norm`, `num_nonfinite`,
+    and what source and objective have to say.
+
+    With a `mesh` (`sharding.state_mesh`; give it to source and objective too) batches are split over all devices, what
+    the source keeps over the `states` axis, and parameters, with their averages and the optimiser's state, by
+    `param_spec_fn(path, shape)`. All batches of an iteration are drawn before its updates, which then exchange
+    gradients and scalars alone.
+
+    Raises `ValueError` for a count below one, or a `batch_size` that cannot be split evenly.
     """
     for name, value in (("batch_size", batch_size), ("updates_per_iteration", updates_per_iteration)):
         if value < 1:
             raise ValueError(f"{name}: at least 1, got {value}")
+    check_divides(mesh, "batch_size", batch_size)
 
     def init(key: jax.Array, params: Any) -> TrainState:
         state = TrainState(
             params, params, optimizer.init(params), source.init(), key, jnp.int32(0), jnp.int32(0)
         )
-        return jax.tree.map(jnp.copy, state)  # every leaf its own storage, since the state is donated
+        state = jax.tree.map(jnp.copy, state)  # every leaf its own storage, since the state is donated
+        if mesh is None:
+            return state
+        return jax.jit(lambda s: s, out_shardings=_shardings(state, mesh, param_spec_fn, optimizer))(state)
 
     def loss_fn(params: Any, batch: Any) -> jax.Array:
         return jnp.mean(jax.vmap(lambda example: objective.loss(params, example))(batch))
+
+    def loss_and_gradient(params: Any, batch: Any) -> tuple[jax.Array, Any]:
+        num = jax.tree.leaves(batch)[0].shape[0]
+        if mesh is None or num % mesh.size:  # an example may be a group of states
+            return jax.value_and_grad(loss_fn)(params, batch)
+        # each device differentiates its share down to the parameters; a layer that makes large matrices of them would
+        # otherwise have these summed over devices
+        shares = jax.tree.map(lambda a: a.reshape(mesh.size, -1, *a.shape[1:]), batch)
+        each = jax.vmap(jax.value_and_grad(loss_fn), (None, 0))(params, constrain(shares, mesh))
+        return jax.tree.map(lambda a: jnp.mean(a, axis=0), constrain(each, mesh))
 
     def step(state: TrainState) -> tuple[TrainState, dict[str, jax.Array]]:
         key, key_renew, key_updates = jax.random.split(state.key, 3)
         temper = temper_fn(state.iteration)
         stored, renewed = source.renew(key_renew, state.buffer, state.ema_params, temper)
+        stored = jax.tree.map(lambda a: constrain(a, mesh, _spec_of_stored(a)), stored)
 
-        def update(carry: tuple, key_n: jax.Array) -> tuple:
+        def update(carry: tuple, drawn: tuple) -> tuple:
             params, ema, opt_state, count = carry
-            key_draw, key_time, key_examples = jax.random.split(key_n, 3)
-            x1 = constrain(source.draw(key_draw, stored, batch_size, temper), mesh)
+            x1, key_time, key_examples = drawn
             t = time_fn(key_time, batch_size)
             context = Context(ema, temper, state.iteration)
             batch, info = objective.examples(key_examples, context, x1, t)
-            loss, gradient = jax.value_and_grad(loss_fn)(params, jax.lax.stop_gradient(batch))
+            loss, gradient = loss_and_gradient(params, jax.lax.stop_gradient(batch))
             updates, opt_state = optimizer.update(gradient, opt_state, params)
             params = optax.apply_updates(params, updates)
             decay = jnp.minimum(ema_decay, (1.0 + count) / (10.0 + count))
@@ -98,18 +120,49 @@ def make_trainer(
             info = {"loss": loss, "grad_norm": optax.tree.norm(gradient), **info}
             return (params, ema, opt_state, count + 1), info
 
+        keys = jax.vmap(lambda k: jax.random.split(k, 3))(
+            jax.random.split(key_updates, updates_per_iteration)
+        )
+        # drawn for all updates at once: a draw may need states of any device, an update then does not
+        x1 = jax.vmap(lambda k: source.draw(k, stored, batch_size, temper))(keys[:, 0])
+        x1 = constrain(x1, mesh, None if mesh is None else PartitionSpec(None, mesh.axis_names))
         carry = (state.params, state.ema_params, state.opt_state, state.num_updates)
-        keys = jax.random.split(key_updates, updates_per_iteration)
         rows: dict[str, jax.Array]
-        (params, ema, opt_state, count), rows = jax.lax.scan(update, carry, keys)
+        (params, ema, opt_state, count), rows = jax.lax.scan(update, carry, (x1, keys[:, 1], keys[:, 2]))
         none = jnp.zeros((), jnp.int32)
         bad = jnp.sum(rows.pop("num_nonfinite", none), dtype=jnp.int32)
         metrics = {name: jnp.mean(values) for name, values in rows.items()} | renewed
         metrics["num_nonfinite"] = bad + renewed.get("num_nonfinite", none)
         new = TrainState(params, ema, opt_state, stored, key, state.iteration + 1, count)
-        return new, metrics
+        if mesh is not None:
+            new = jax.lax.with_sharding_constraint(new, _shardings(new, mesh, param_spec_fn, optimizer))
+        return new, constrain(metrics, mesh, PartitionSpec())
 
     return Trainer(init, step)
+
+
+def _spec_of_stored(leaf: Any) -> PartitionSpec:
+    """What a source keeps: arrays over the `states` axis, counters on every device."""
+    return PartitionSpec("states") if leaf.ndim else PartitionSpec()
+
+
+def _shardings(
+    state: TrainState, mesh: Mesh, param_spec_fn: SpecFn, optimizer: optax.GradientTransformation
+) -> Any:
+    """The layout of each leaf of a state: a `TrainState` of shardings."""
+
+    def of_param(path: Any, leaf: Any) -> NamedSharding:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        return NamedSharding(mesh, param_spec_fn(name, leaf.shape))
+
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    params = jax.tree_util.tree_map_with_path(of_param, state.params)
+    opt_state = optax.tree_map_params(
+        optimizer, lambda _, s: s, state.opt_state, params, transform_non_params=lambda _: everywhere
+    )
+    buffer = jax.tree.map(lambda a: NamedSharding(mesh, _spec_of_stored(a)), state.buffer)
+    rest: Any = [everywhere] * 3
+    return TrainState(params, params, opt_state, buffer, *rest)
 
 
 def geometric_temper(start: float, num_iterations: int) -> Callable[[jax.Array], jax.Array]:
