@@ -40,7 +40,7 @@ from egmjax.training import (
     weighted_objective,
 )
 
-from ._harness import time_side_by_side
+from ._harness import Case, time_side_by_side
 
 
 @dataclass(kw_only=True)
@@ -97,7 +97,8 @@ Make = Callable[[ShardingOptions, Mesh | None], tuple[Trainer, Any]]
 
 
 def _measure(make: Make, mesh: Mesh, options: ShardingOptions) -> Row:
-    steps, losses = {}, []
+    steps: dict[str, Case] = {}
+    losses: list[list[float]] = []
     for name, layout in (("one", None), ("many", mesh)):
         trainer, params = make(options, layout)
         state = first = trainer.init(jax.random.key(1), params)
