@@ -19,6 +19,7 @@ def trained(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_report_has_the_total_correlation(trained, finished, tmp_path, capsys):
     """Beside a run with one site a step: the same training, and an EUBO that is less by what is reported."""
     report = strict_json((trained / "report.json").read_text())
@@ -39,6 +40,7 @@ def test_the_report_has_the_total_correlation(trained, finished, tmp_path, capsy
     assert losses[0] == losses[1]
 
 
+@pytest.mark.slow
 def test_one_network_at_several_numbers(trained, tmp_path, capsys):
     """`benchmarks.sample`: fewer steps, the same Z, and one EUBO less total correlation for all of them."""
     run, base = shutil.copytree(trained, tmp_path / "run"), []
@@ -76,6 +78,7 @@ def test_what_makes_no_sense_is_refused(options, line, tmp_path, capsys):
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.slow
 def test_refusals_of_more_samples(trained, finished, tmp_path, capsys):
     before = snapshot(trained)
     out = ["--out", tmp_path / "x.npz"]

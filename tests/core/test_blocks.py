@@ -223,7 +223,7 @@ def test_own_samples_by_weight_tell_the_same_as_exact_ones():
 
 def test_bad_input():
     process = MaskedProcess(MaskedPath(sites=SITES))
-    for k in (0, 6, (), (1, 0), (6, 1)):
+    for k in (0, 6, 1.5, (), (1, 0), (6, 1)):
         with pytest.raises(ValueError, match="sites_per_step: from 1 to the 5 sites"):
             first_hitting_sampler(process, sites_per_step=k)
         with pytest.raises(ValueError, match="sites_per_step"):

@@ -38,8 +38,8 @@ def first_hitting_sampler(
 
     `sites_per_step`: of every step, or of the first, the second, and so on, the last one for all later steps: as sites
     depend on each other most while little is known, `(1, 1, 2, 4, 8)` loses less than its mean would. Of the last step
-    only what is left. No step goes beyond a rank of `Ordered`, and each rank starts anew: with `path.sites` every rank
-    is one step (`targets.coloring`).
+    only what is left. No step goes beyond a rank of `Ordered`, which is then to be concrete, and each rank starts anew:
+    with `path.sites` every rank is one step (`targets.coloring`).
 
     Cost: `num_steps` network calls a roll-out, and for the log-weight of a given state, where they are made at once.
     An `AmortizedProcess` of a masked process draws a condition first. Raises `ValueError` for other processes, and
@@ -79,9 +79,8 @@ def first_hitting_sampler(
     def log_weight(key: jax.Array, predict_fn: PredictFn, x1: Any) -> jax.Array:
         x0 = path.sample_prior(key)
         log_prob, _ = block_log_probs(key, process, predict_fn, x1, sites_per_step)
-        agrees = jnp.all(
-            (x0 == path.mask) | (x1 == x0)
-        )  # no roll-out ends where the evidence is contradicted
+        # no roll-out ends where the evidence is contradicted
+        agrees = jnp.all((x0 == path.mask) | (x1 == x0))
         return jnp.where(agrees, -jnp.sum(log_prob), jnp.inf)
 
     return Sampler(sample, log_weight, len(blocks), process.is_reversal)
@@ -110,10 +109,11 @@ def block_log_probs(
 
 def _blocks(path: MaskedPath, sites_per_step: SitesPerStep) -> np.ndarray:
     """Places in the order that each step reveals, `[num_steps, width]`; `sites` fills up where there are fewer."""
-    sizes = (sites_per_step,) if isinstance(sites_per_step, int) else tuple(sites_per_step)
-    if not sizes or not 1 <= min(sizes) <= max(sizes) <= path.sites:
+    sizes = np.atleast_1d(sites_per_step)
+    is_count = sizes.ndim == 1 and np.issubdtype(sizes.dtype, np.integer)
+    if not is_count or not 1 <= min(sizes) <= max(sizes) <= path.sites:
         raise ValueError(f"sites_per_step: from 1 to the {path.sites} sites, got {sites_per_step}")
-    if sum(sizes[:-1]) >= path.sites:
+    if np.sum(sizes[:-1]) >= path.sites:
         raise ValueError(f"sites_per_step: the last of {sites_per_step} comes after all {path.sites} sites")
     if max(sizes) == 1:  # whatever the ranks, which may be traced
         return np.arange(path.sites)[:, None]
