@@ -22,16 +22,18 @@ def number(x, num_symbols):
 
 
 class Table:
-    """A random energy on `num_states^sites` states and everything that follows from it by enumeration.
+    """A random energy on `num_states^sites` states, or given `energies`, and all that follows by enumeration.
 
     Under a mask (symbol `num_states`): `psi [N]` is the log-mean of `exp(-E)` over completions, `denoiser
     [N, sites, num_states]` the posterior of every site, `marginal(kappa)` the law of `x_t`.
     """
 
-    def __init__(self, num_states, sites, seed=0, spread=1.0):
+    def __init__(self, num_states, sites, seed=0, spread=1.0, energies=None):
         self.num_states, self.sites = num_states, sites
         self.x1, self.xt = grid(num_states, sites), grid(num_states + 1, sites)
-        self.energies = spread * np.random.default_rng(seed).normal(size=len(self.x1)) - 0.7
+        if energies is None:
+            energies = spread * np.random.default_rng(seed).normal(size=len(self.x1)) - 0.7
+        self.energies = energies
         self.log_z = float(logsumexp(-self.energies))
         self.p1 = np.exp(-self.energies - self.log_z)
         hidden = self.xt[:, None] == num_states

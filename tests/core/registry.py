@@ -225,6 +225,12 @@ SAMPLERS = {
         f"first_hitting_{name}": (lambda build=PROCESSES[name]: (build(), first_hitting_sampler(build())))
         for name in ("masked_rate", "masked_uniform", "masked_evidence", "amortized")
     },
+    **{
+        f"two_a_step_{name}": (
+            lambda build=PROCESSES[name]: (build(), first_hitting_sampler(build(), sites_per_step=2))
+        )
+        for name in ("masked_rate", "masked_evidence", "amortized")
+    },
 }
 
 

@@ -40,7 +40,11 @@ def log_z(temper):
     return float(np.log(np.exp(-temper * MODEL.energies).sum()))
 
 
-SAMPLERS = {"grid": lambda p: grid_sampler(p, COARSE), "first_hitting": first_hitting_sampler}
+SAMPLERS = {
+    "grid": lambda p: grid_sampler(p, COARSE),
+    "first_hitting": first_hitting_sampler,
+    "two_a_step": lambda p: first_hitting_sampler(p, sites_per_step=2),
+}
 
 
 @pytest.mark.parametrize("kind", SAMPLERS)

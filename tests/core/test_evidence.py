@@ -24,7 +24,11 @@ pytestmark = pytest.mark.slow  # compiles a lot
 NUM, K = 20_000, 4.0
 MODEL = Table(3, 3, seed=5)
 COARSE = [0.0, 0.3, 0.7, 1.0]
-SAMPLERS = {"grid": lambda p: grid_sampler(p, COARSE), "first_hitting": first_hitting_sampler}
+SAMPLERS = {
+    "grid": lambda p: grid_sampler(p, COARSE),
+    "first_hitting": first_hitting_sampler,
+    "two_a_step": lambda p: first_hitting_sampler(p, sites_per_step=2),
+}
 SCHEDULES = {"polynomial": lambda: Polynomial(1.7), "ordered": lambda: Ordered.from_rank([1, 2, 0])}
 EVIDENCE = [[3, 1, 3], [2, 3, 0], [3, 3, 3], [0, 1, 2]]
 

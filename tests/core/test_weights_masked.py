@@ -33,8 +33,15 @@ def process_of(schedule):
     return MaskedProcess(MaskedPath(SCHEDULES[schedule](), sites=3, num_states=3))
 
 
+KINDS = {
+    "grid": lambda process: grid_sampler(process, COARSE),
+    "first_hitting": first_hitting_sampler,
+    "two_a_step": lambda process: first_hitting_sampler(process, sites_per_step=2),
+}
+
+
 def sampler_of(kind, process):
-    return grid_sampler(process, COARSE) if kind == "grid" else first_hitting_sampler(process)
+    return KINDS[kind](process)
 
 
 def keys(seed, num=NUM):
@@ -59,7 +66,7 @@ def spoiled(schedule, kind):
     return forward(sampler_of(kind, process), garbage(process))[1]
 
 
-@pytest.mark.parametrize("kind", ["grid", "first_hitting"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_mean_weight_is_z_for_a_spoiled_network(schedule, kind):
     log_w = spoiled(schedule, kind)
@@ -86,7 +93,7 @@ def test_exact_network_on_a_grid_tends_to_ess_one():
     assert ess[2] > 0.99
 
 
-@pytest.mark.parametrize("kind", ["grid", "first_hitting"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("schedule", ["polynomial", "groups"])
 def test_backward_weights_bound_log_z_from_above(schedule, kind):
     """EUBO >= log Z >= ELBO, and `E_p[1 / w] = 1 / Z` exactly."""
@@ -118,7 +125,7 @@ def table_network(seed=8):
     return lambda x, t: jnp.asarray(logits, dtype=float)[number(x, 4)]
 
 
-@pytest.mark.parametrize("kind", ["grid", "first_hitting"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("start", [[3, 3, 3], [3, 1, 3], [2, 3, 0]])
 def test_rollout_from_the_middle_estimates_psi(kind, start):
     """`E[exp(psi(x_1) + log_weight)] = exp(psi(x_t, t))` from any state and time."""

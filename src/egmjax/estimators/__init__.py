@@ -1,8 +1,9 @@
-"""Estimators: of the marginal generator, and of a bound on the log-probability of a state."""
+"""Estimators: of the marginal generator, of a bound on log-probabilities, of what independence within a step costs."""
 
 from ._elbo import ELBOEstimate, elbo
 from ._multispin import MULTISPIN_CHUNK, multispin_snis
 from ._snis import DEFAULT_CHUNK, PsiFn, SNISEstimate, SNISInfo, psi_from_energy, snis
+from ._total_correlation import total_correlation
 
 __all__ = [
     "DEFAULT_CHUNK",
@@ -15,4 +16,5 @@ __all__ = [
     "multispin_snis",
     "psi_from_energy",
     "snis",
+    "total_correlation",
 ]

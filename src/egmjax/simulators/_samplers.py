@@ -16,10 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..paths import GivenPath
 from ..paths._base import Scalar, as_time
-from ..processes import AmortizedProcess, MaskedProcess, PredictFn, Process, at_condition
-from ..processes._masked import log_symbol_prob
+from ..processes import PredictFn, Process
 from ._corrector import CorrectorFn, corrected_moves, plain_moves
 
 Observer = Callable[[Any, jax.Array], Any]  # (x, t) -> anything, stacked over times
@@ -116,74 +114,6 @@ def grid_sampler(
     # corrected roll-outs from the middle compose to another backward kernel than the path's
     is_reversal = process.is_reversal and corrector_fn is None
     return Sampler(sample, log_weight, len(grid) - 1, is_reversal)
-
-
-def first_hitting_sampler(process: MaskedProcess | AmortizedProcess) -> Sampler:
-    """Reveals one mask a network call, in the order of the path's exact hitting times; no time discretisation.
-
-    Hitting times do not depend on symbols, so the chain is simulated exactly and its weight,
-    `-sum_n log D_{i_n}(x[i_n] | revealed before)`, is exact for any order: random with a common clock, fixed with
-    `paths.Ordered`. Sites given as evidence are known from the start and cost nothing in the weight. Cost: `sites`
-    network calls a roll-out. The log-weight of given states evaluates all `sites` contexts at once. An
-    `AmortizedProcess` of a masked process draws a condition first. Raises `ValueError` for other processes.
-    """
-    if isinstance(process, AmortizedProcess) and isinstance(process.process, MaskedProcess):
-        return _amortized(process.given, first_hitting_sampler(process.process))
-    if not isinstance(process, MaskedProcess):
-        raise ValueError(f"process: first hitting needs a MaskedProcess, got {type(process).__name__}")
-    path = process.path
-    log_states = float(np.log(path.num_states))
-
-    def sample(key: jax.Array, predict_fn: PredictFn, xt: Any = None, t: Scalar = 0.0) -> Rollout:
-        key_prior, key_times, key_symbols = jax.random.split(key, 3)
-        xt, correction = start_state(path, key_prior, xt)
-        hitting = jnp.where(xt == path.mask, path.hitting_times(key_times, t), jnp.inf)
-        order = jnp.argsort(hitting)
-        noise = jax.random.gumbel(key_symbols, (path.sites, path.num_states))
-
-        def reveal(carry: tuple, inputs: tuple) -> tuple:
-            x, total = carry
-            site, gumbel = inputs
-            now = jnp.minimum(hitting[site], 1.0)
-            logits = predict_fn(x, now)[site]
-            symbol = jnp.argmax(logits + gumbel).astype(x.dtype)
-            is_masked = x[site] == path.mask
-            gain = -(jax.nn.log_softmax(logits)[symbol] + log_states)
-            x = x.at[site].set(jnp.where(is_masked, symbol, x[site]))
-            return (x, total + jnp.where(is_masked, gain, 0.0)), None
-
-        (x, total), _ = jax.lax.scan(reveal, (xt, correction), (order, noise))
-        return Rollout(x, total)
-
-    def log_weight(key: jax.Array, predict_fn: PredictFn, x1: Any) -> jax.Array:
-        hitting = path.hitting_times(key)
-        rank = jnp.argsort(jnp.argsort(hitting))  # float32 times can be equal; ranks cannot
-        earlier = rank[None, :] < rank[:, None]  # row i: what was known when site i was revealed
-        x0, correction = start_state(path, key, None)
-        hidden = x0 == path.mask
-        contexts = jnp.where(earlier | ~hidden[None, :], x1[None, :], path.mask)
-        logits = jax.vmap(predict_fn)(contexts, hitting)
-        sites = jnp.arange(path.sites)
-        gain = log_symbol_prob(logits[sites, sites], x1) + log_states
-        agrees = jnp.all(hidden | (x1 == x0))  # no roll-out ends where the evidence is contradicted
-        return jnp.where(agrees, correction - jnp.sum(jnp.where(hidden, gain, 0.0)), jnp.inf)
-
-    return Sampler(sample, log_weight, path.sites, process.is_reversal)
-
-
-def _amortized(given: GivenPath, sampler: Sampler) -> Sampler:
-    """`sampler` at conditions drawn by `given`, for states `(c, x)`."""
-
-    def sample(key: jax.Array, predict_fn: PredictFn, xt: Any = None, t: Scalar = 0.0) -> Rollout:
-        key_given, key_rest = jax.random.split(key)
-        c, x = (given.sample_prior(key_given), None) if xt is None else xt
-        rollout = sampler.sample(key_rest, at_condition(predict_fn, c), x, t)
-        return rollout._replace(x=(c, rollout.x))
-
-    def log_weight(key: jax.Array, predict_fn: PredictFn, x1: Any) -> jax.Array:
-        return sampler.log_weight(key, at_condition(predict_fn, x1[0]), x1[1])
-
-    return Sampler(sample, log_weight, sampler.num_steps, sampler.is_reversal)
 
 
 def check_grid(times: Any) -> np.ndarray:

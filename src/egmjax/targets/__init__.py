@@ -3,7 +3,7 @@
 from ._base import Target
 from ._clamped import clamped_log_mean, clamped_sample, exact_denoiser
 from ._conditioned import Conditioned, conditioned
-from ._dependence import dependence, independent_sites
+from ._dependence import coloring, dependence, independent_sites
 from ._enumeration import enumerate_states, enumerated_log_prob, enumerated_log_z
 from ._from_energy import FromEnergy, FromLogDensity, check_energy, from_energy, from_log_density
 from ._funnel import Funnel
@@ -45,6 +45,7 @@ __all__ = [
     "check_energy",
     "clamped_log_mean",
     "clamped_sample",
+    "coloring",
     "conditioned",
     "dependence",
     "enumerate_states",

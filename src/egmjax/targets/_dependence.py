@@ -66,6 +66,26 @@ def independent_sites(pairs: np.ndarray, *, num_tries: int = 20, seed: int = 0) 
     return max(sets, key=np.sum)
 
 
+def coloring(pairs: np.ndarray, *, num_tries: int = 20, seed: int = 0) -> np.ndarray:
+    """Ranks `[sites]`, integers from 0, of a greedy colouring: no two sites of equal rank are a pair.
+
+    `independent_sites` of all are the last rank, those of what is left the one before, and so on (recursive largest
+    first; Leighton, 1979). For `paths.Ordered`: `first_hitting_sampler(..., sites_per_step=sites)` draws a rank at each
+    step. Sites of one rank are independent given *all* others, which only the last rank has been told, so
+    `estimators.total_correlation` is zero there and not before. Costs as `independent_sites` for each colour, and
+    raises as it does.
+    """
+    pairs, left, colors = np.asarray(pairs, bool), np.arange(len(pairs)), []
+    while len(left):
+        chosen = independent_sites(pairs[np.ix_(left, left)], num_tries=num_tries, seed=seed)
+        colors.append(left[chosen])
+        left = left[~chosen]
+    rank = np.zeros(len(pairs), int)
+    for number, sites in enumerate(reversed(colors)):
+        rank[sites] = number
+    return rank
+
+
 def _greedy_set(pairs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     num = len(pairs)
     chosen, free = np.zeros(num, bool), np.ones(num, bool)
