@@ -10,7 +10,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeGuard
 
 from .commands import FolderOptions, result_options
 
@@ -119,6 +119,10 @@ class LatticeOptions(Options):
     average: int = 1
     """Symmetries of the lattice that the density of samples is averaged over, once trained: as many log-weights a
     sample, and a higher ESS (coarse-to-fine only; none are known of a spin glass)."""
+    sites_per_step: tuple[int, ...] = (1,)
+    """Sites that are revealed at once, once trained, as if they were independent given those before: as many times
+    fewer calls of the network for a sample, at the price of a total correlation. Several numbers are those of the first
+    steps, the last one of all others: sites depend on each other most at first (masks in random order only)."""
     local_fields: bool = False
     """Add to the logits of a site what known neighbours and the energy say of it; the network learns the rest (masks
     in random or raster order)."""
@@ -137,6 +141,11 @@ def order_of(options: LatticeOptions) -> str:
 def is_coarse_to_fine(options: RunOptions) -> bool:
     """Whether sites have a fixed order of their own networks."""
     return isinstance(options, LatticeOptions) and order_of(options) == "coarse-to-fine"
+
+
+def reveals_several(options: RunOptions) -> TypeGuard[LatticeOptions]:
+    """Whether samples are drawn several sites at once."""
+    return isinstance(options, LatticeOptions) and tuple(options.sites_per_step) != (1,)
 
 
 @dataclass(kw_only=True)
@@ -620,6 +629,8 @@ def check(options: RunOptions) -> None:
         raise ValueError(f"{name}: chosen for a fixed order of sites only (--order coarse-to-fine)")
     elif getattr(options, "average", 1) > 1:
         raise ValueError("average: needs the density of a fixed order (--order coarse-to-fine)")
+    if reveals_several(options) and (process == "uniform" or order_of(options) != "random"):
+        raise ValueError("sites_per_step: several at once are for masks in random order (--order random)")
     if getattr(options, "local_fields", False) and process == "uniform":
         raise ValueError("local_fields: only under a mask is a site known or not, not with --process uniform")
     power = getattr(options, "power", 1.0)

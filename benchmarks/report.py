@@ -155,11 +155,20 @@ def table(report: dict[str, Any]) -> str:
         f"  ESS  {cell(report['ess_fraction'])}   forward ESS  {cell(report['forward_ess_fraction'])}"
         f"   Pareto k  {cell(report['pareto_k'])}   largest weight  {report['largest_weight']:.2e}",
         *([f"  symmetries: {report['symmetries']}"] if report["symmetries"] > 1 else []),
+        *_blocks(report["total_correlation"]),
         *_tests(report["exactness"]),
         f"  energy evaluations  {report['energy_evaluations']:.3g}   seconds  "
         + "  ".join(f"{k} {v:.1f}" for k, v in report["seconds"].items()),
     ]
     return "\n".join(lines)
+
+
+def _blocks(entry: dict[str, Any] | None) -> list[str]:
+    """A line on what several sites at once cost."""
+    if entry is None:
+        return []
+    cost = f"{entry['total']:.4f} +- {entry['stderr']:.4f}"
+    return [f"  total correlation  {cost} nats   network calls  {len(entry['per_step'])}"]
 
 
 def _tests(exactness: dict[str, Any]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,19 +46,22 @@ class LoadedRun(NamedTuple):
         return draw(self.roll_out, self.params, key, num_samples)
 
 
-def load(folder: str | Path, *, average: int | None = None) -> LoadedRun:
-    """The run in `folder`, its density averaged over `average` symmetries of the lattice in place of its own number.
+def load(
+    folder: str | Path, *, average: int | None = None, sites_per_step: Sequence[int] | None = None
+) -> LoadedRun:
+    """The run in `folder`; `average` and `sites_per_step` take the place of its own options of these names.
 
-    Raises `ValueError` where there is no run, its checkpoint is damaged, or its density cannot be averaged so.
+    Raises `ValueError` where there is no run, its checkpoint is damaged, or it cannot be sampled so.
     """
     folder = Path(folder)
     name, options = read_configuration(folder)
     store = checkpoints(folder, name, options)
-    if average is not None:
-        if not isinstance(options, LatticeOptions):
-            raise ValueError(f"average: no symmetries of sites are known of {name}")
-        options = replace(options, average=average)
-        check(options)
+    given: dict[str, Any] = {"average": average, "sites_per_step": sites_per_step}
+    given = {option: value for option, value in given.items() if value is not None}
+    if given and not isinstance(options, LatticeOptions):
+        raise ValueError(f"{next(iter(given))}: an option of lattices, and {name} is none")
+    options = replace(options, **given)
+    check(options)
     setup = build(name, options)
     state = store.restore(setup.init(options.seed))
     return LoadedRun(name, options, setup, state.ema_params, compile_roll_out(setup))

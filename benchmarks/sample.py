@@ -1,6 +1,7 @@
 """Draw more certified samples from a finished run, or exact chains that it proposes to.
 
 python -m benchmarks.sample RUN --num N [--seed S] [--average M] [--out FILE]
+python -m benchmarks.sample RUN --sites-per-step K [K ...] --num N
 python -m benchmarks.sample RUN --chains metropolis|i-sir [--candidates N] [--num-steps T] [--local-moves M]
 python -m benchmarks.sample RUN --smc PARTICLES --num N
 """
@@ -18,6 +19,7 @@ import tyro
 from egmjax.metrics import summarize_weights
 from egmjax.training import write_atomically
 
+from .blocks import sample_in_blocks
 from .commands import one_sentence
 from .options import check_seed
 from .report import clean
@@ -58,6 +60,10 @@ class SampleOptions:
     """Langevin step of these, in squared units of the real coordinates."""
     average: int | None = None
     """Symmetries of the lattice that the density is averaged over; None is what the run was given (fixed orders)."""
+    sites_per_step: tuple[int, ...] | None = None
+    """Sites revealed at once, of every step or of the first, second, ..., last and all later ones (masks in random
+    order); what that costs and saves is in a .blocks.json file of the same name: ESS, EUBO, total correlation in all
+    and of each step, seconds. None is what the run was given."""
     smc: int = 0
     """Particles in each run of sequential Monte Carlo twisted by the learned noised energy (--objective bootstrap),
     for a sampler whose ESS is low; 0 draws independent samples."""
@@ -85,10 +91,14 @@ def run(options: SampleOptions) -> Path:
         raise ValueError("smc: cannot be combined with --chains")
     if options.average is not None and options.smc:
         raise ValueError("average: particles have no density to average, so not with --smc")
+    if options.sites_per_step is not None and (options.smc or options.chains != "none"):
+        raise ValueError("sites_per_step: of independent samples, so not with --chains or --smc")
     if options.chains != "none":
         return _chains(options, file, key)
     if options.smc:
         return _twisted(options, file, key)
+    if options.sites_per_step is not None:
+        return _in_blocks(options, file, key)
     x, log_weight = load(options.run, average=options.average).sample(key, options.num)
     _save(file, x, {} if log_weight is None else {"log_weight": log_weight})
     if log_weight is None:
@@ -114,9 +124,7 @@ def _chains(options: SampleOptions, file: Path, key: jax.Array) -> Path:
         options.local_step,
     )
     check_plan(plan)
-    note = file.with_suffix(".chains.json")
-    if note.exists() and not options.overwrite:
-        raise ValueError(f"out: {note} exists; give --overwrite to replace it")
+    note = _note(options, file, ".chains.json")
     x, report = run_exact_chains(load(options.run, average=options.average), key, plan)
     _save(file, x, {})
     write_atomically(note, json.dumps(clean(report), indent=1) + "\n")
@@ -130,6 +138,30 @@ def _chains(options: SampleOptions, file: Path, key: jax.Array) -> Path:
             f"ESS {entry['ess']:.0f}   R-hat {entry['r_hat']:.3f}"
         )
     return file
+
+
+def _in_blocks(options: SampleOptions, file: Path, key: jax.Array) -> Path:
+    note = _note(options, file, ".blocks.json")
+    run = load(options.run, average=options.average, sites_per_step=options.sites_per_step)
+    x, log_weight, report = sample_in_blocks(run, key, options.num)
+    _save(file, x, {"log_weight": log_weight})
+    report = clean(report)
+    write_atomically(note, json.dumps(report, indent=1) + "\n")
+    log_z, correlation = report["log_z"], report["total_correlation"]
+    print(
+        f"{options.num} samples in {file}, {report['num_steps']} steps each: log Z {log_z['estimate']:.4f} "
+        f"+- {log_z['stderr']:.4f}, ESS {report['ess_fraction']:.3f}, total correlation "
+        f"{correlation['total']:.4f} +- {correlation['stderr']:.4f}, {report['seconds']:.1f} s"
+    )
+    return file
+
+
+def _note(options: SampleOptions, file: Path, suffix: str) -> Path:
+    """The report beside the samples."""
+    note = file.with_suffix(suffix)
+    if note.exists() and not options.overwrite:
+        raise ValueError(f"out: {note} exists; give --overwrite to replace it")
+    return note
 
 
 def _twisted(options: SampleOptions, file: Path, key: jax.Array) -> Path:

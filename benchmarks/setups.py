@@ -95,6 +95,7 @@ from .options import (
     SpinGlassOptions,
     is_coarse_to_fine,
     order_of,
+    reveals_several,
 )
 
 
@@ -205,6 +206,9 @@ def build_from_energy(name: str, options: Options) -> Setup:
     init, generator, noised_energy_fn = networks
     if isinstance(options, LatticeOptions) and options.average > 1:
         sampler = symmetrized(sampler, _symmetries(target, options))
+    if reveals_several(options):
+        assert isinstance(process, MaskedProcess)
+        sampler = first_hitting_sampler(process, sites_per_step=options.sites_per_step)
     return Setup(
         whole, process, sampler, init, generator, psi_fn, trainer, per_iteration, noised_energy_fn, rest
     )

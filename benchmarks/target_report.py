@@ -14,8 +14,9 @@ import numpy as np
 from egmjax import metrics
 from egmjax.plotting import plot_report
 
+from .blocks import measure_total_correlation
 from .law_tests import NUM_TESTED, TEST_SEED, hold_against_laws, log_z_score
-from .options import configuration
+from .options import configuration, reveals_several
 from .report import FLOOR_SEED, compare
 from .runs import compile_roll_out, draw, save_states, weigh
 from .setups import Setup
@@ -35,10 +36,16 @@ def evaluate_energy(
     summary = metrics.summarize_weights(log_weight)
 
     reference = target.sample(jax.random.key(FLOOR_SEED + options.seed), options.num_samples)
-    forward = None
+    forward, correlation = None, None
+    states, state_weight = jax.tree.map(lambda a: a[: options.num_exact], (x, log_weight))
     if reference is not None:
-        exact = jax.tree.map(lambda a: a[: options.num_exact], reference)
-        forward = metrics.summarize_forward_weights(weigh(setup, params, key_weigh, exact))
+        states = jax.tree.map(lambda a: a[: options.num_exact], reference)
+        forward = metrics.summarize_forward_weights(weigh(setup, params, key_weigh, states))
+        state_weight = np.zeros(len(state_weight))
+    if reveals_several(options):
+        correlation = measure_total_correlation(
+            setup, params, key_weigh, states, state_weight, options.sites_per_step
+        )
     entries, details = compare(target, x, log_weight, reference, key_floor)
     num_tested = min(NUM_TESTED, options.num_samples)
     # runs of one seed share their roll-outs' noise, so their tests would fail together
@@ -71,6 +78,7 @@ def evaluate_energy(
         "num_nonfinite": int(summary.num_nonfinite),
         "num_samples": options.num_samples,
         "symmetries": symmetries,
+        "total_correlation": correlation,
         "seconds": {"sample": sample_seconds},
         "cpu_seconds": {"sample": cpu_seconds},
         "redraw": redraw,  # the program being compiled

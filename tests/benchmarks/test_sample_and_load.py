@@ -149,7 +149,7 @@ def test_averaged_over_symmetries(a_run, finished, capsys):
         ([a_run, "--average", "73"], "average: at most the 72"),
         ([a_run, "--average", "0"], "average: at least 1"),
         ([a_run, "--average", "2", "--smc", "10"], "average: particles"),
-        ([finished("gb-rbm"), "--average", "2"], "average: no symmetries"),
+        ([finished("gb-rbm"), "--average", "2"], "average: an option of lattices"),
     ):
         words = [*words, "--out", a_run / "other.npz"]
         assert refused(sample.main, words, capsys).startswith(f"error: {line}")
