@@ -54,6 +54,12 @@ def losses_of(step, state, num):
     return losses
 
 
+def assert_same_losses(file, losses, name=""):
+    """Losses to 1e-5; norms of gradients, sums of thousands of squares in another order, to 1e-4."""
+    for there, here, rtol in zip(np.load(file).T, np.transpose(losses), (1e-5, 1e-4), strict=True):
+        np.testing.assert_allclose(there, here, rtol=rtol, err_msg=name)
+
+
 def assert_same_arrays(file, tree):
     with np.load(file) as saved:
         there = [saved[f"arr_{i}"] for i in range(len(saved.files))]
@@ -142,7 +148,7 @@ def test_two_devices_are_one(tmp_path):
     assert_same_arrays(tmp_path / "states.npz", state)
     assert all(len(a.sharding.device_set) == 1 for a in jax.tree.leaves(state))
     losses += losses_of(step, state, 2)
-    np.testing.assert_allclose(np.load(tmp_path / "losses.npy"), losses, rtol=1e-5)
+    assert_same_losses(tmp_path / "losses.npy", losses)
     assert len(np.unique(losses)) == 14
 
 
@@ -196,7 +202,7 @@ def test_two_processes_are_one(tmp_path):
     assert int(state.iteration) == 5
     assert_same_arrays(tmp_path / "states.npz", state)
     losses += losses_of(step, state, 2)
-    np.testing.assert_allclose(np.load(tmp_path / "losses.npy"), losses, rtol=1e-5)
+    assert_same_losses(tmp_path / "losses.npy", losses)
 
 
 EIGHT_DEVICES = (
@@ -238,7 +244,7 @@ def test_eight_devices_are_one(tmp_path):
     losses = losses_of(jax.jit(case.trainer.step), case.init(), 5)
     finish(other)
     for name in ("8x1", "2x4", "by_column"):
-        np.testing.assert_allclose(np.load(tmp_path / f"{name}.npy"), losses, rtol=1e-5, err_msg=name)
+        assert_same_losses(tmp_path / f"{name}.npy", losses, name)
     state = Checkpoints(tmp_path / "checkpoints", CONFIGURATION).restore(case.init())
     assert_same_arrays(tmp_path / "states.npz", state)
 
