@@ -630,6 +630,10 @@ def check(options: RunOptions) -> None:
     process = getattr(options, "process", "")
     if "jump" in process and getattr(options, "objective", None) == "bootstrap":
         raise ValueError("objective: bins of the endpoint are targets at r=1 only, so jumps cannot bootstrap")
+    if "jump" in process and getattr(options, "network", "mlp") == "particles":
+        raise ValueError(
+            "network: particles have velocities and no bins of coordinates; jumps need --network mlp"
+        )
     if "jump" in process and (getattr(options, "bins", 2) < 2 or getattr(options, "num_steps", None) == 1):
         raise ValueError("bins: jumps need at least two bins and two steps")
     if isinstance(options, LatticeOptions) and options.network == "transformer" and options.width % 4:

@@ -33,7 +33,7 @@ def variants():
         if issubclass(kind, FlowOptions):
             yield name, {"process": "diffusion", "noise": 0.5, "objective": "bootstrap"}
             yield name, {"process": "flow+diffusion", "power": 2.0, "objective": "weighted"}
-            yield name, {"process": "flow+jump", "bins": 6, "objective": "weighted"}
+            yield name, {"process": "flow+jump", "bins": 6, "objective": "weighted", "network": "mlp"}
         if issubclass(kind, MixedOptions):
             yield name, {"symbols": "uniform", "site_conditionals": True}
     yield "ising", {"order": "raster"}
@@ -195,7 +195,12 @@ def test_symbols_or_gaussian_coordinates_are_summed_out(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "changes"),
-    [("objective", {"objective": "bootstrap"}), ("bins", {"bins": 1}), ("bins", {"num_steps": 1})],
+    [
+        ("objective", {"objective": "bootstrap"}),
+        ("bins", {"bins": 1}),
+        ("bins", {"num_steps": 1}),
+        ("network", {"network": "particles"}),
+    ],
 )
 def test_jumps_refuse(name, changes, tmp_path):
     options = options_module.ThreePeaksOptions(out=tmp_path, process="jump", **changes)
