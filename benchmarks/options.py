@@ -210,8 +210,7 @@ def recipe(options: RunOptions) -> dict[str, Any]:
 
 def jumps_by_particles(options: RunOptions) -> bool:
     """Jumps of real coordinates need a prediction for each bin, which messages between particles do not make."""
-    names = (getattr(options, name, "") for name in ("network", "process"))
-    return next(names) == "particles" and "jump" in next(names)
+    return getattr(options, "network", "") == "particles" and "jump" in getattr(options, "process", "")
 
 
 def with_recipe(options: RunOptions, **values: Any) -> RunOptions:
@@ -700,8 +699,8 @@ def check(options: RunOptions) -> None:
         raise ValueError("objective: bins of the endpoint are targets at r=1 only, so jumps cannot bootstrap")
     if "jump" in process and (getattr(options, "bins", 2) < 2 or getattr(options, "num_steps", None) == 1):
         raise ValueError("bins: jumps need at least two bins and two steps")
-    if "jump" in process and getattr(options, "network", "") == "particles":
-        raise ValueError("network: particles have velocities, not the bins of --process jump")
+    if jumps_by_particles(options):
+        raise ValueError("network: particles have velocities and no bins to jump to; jumps need --network mlp")
     if isinstance(options, LatticeOptions) and options.network == "transformer" and options.width % 4:
         raise ValueError(f"width: a multiple of the 4 heads of attention, got {options.width}")
     if isinstance(options, LatticeOptions) and order_of(options) == "coarse-to-fine":
@@ -720,8 +719,6 @@ def check(options: RunOptions) -> None:
         raise ValueError("average: needs the density of a fixed order (--order coarse-to-fine)")
     if reveals_several(options) and (process == "uniform" or order_of(options) != "random"):
         raise ValueError("sites_per_step: several at once are for masks in random order (--order random)")
-    if jumps_by_particles(options):
-        raise ValueError("network: particles have no bins to jump to; --network mlp for this --process")
     if getattr(options, "detail", None) is not None and "diffusion" not in process:
         raise ValueError("detail: steps of a diffusion have a width, those of no other --process")
     if getattr(options, "energy_gradient", False) and process != "diffusion":

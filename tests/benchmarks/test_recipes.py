@@ -264,7 +264,12 @@ def test_symbols_or_gaussian_coordinates_are_summed_out(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "changes"),
-    [("objective", {"objective": "bootstrap"}), ("bins", {"bins": 1}), ("bins", {"num_steps": 1})],
+    [
+        ("objective", {"objective": "bootstrap"}),
+        ("bins", {"bins": 1}),
+        ("bins", {"num_steps": 1}),
+        ("network", {"network": "particles"}),
+    ],
 )
 def test_jumps_refuse(name, changes, tmp_path):
     options = options_module.ThreePeaksOptions(out=tmp_path, process="jump", **changes)
