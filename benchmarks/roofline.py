@@ -147,12 +147,13 @@ def plan(name: str, options: RunOptions) -> Plan:
     def started() -> Any:
         return setup.init(options.seed)
 
-    work = count(setup.trainer.step, state)
+    phase = setup.phases[-1]
+    work = count(phase.trainer.step, state)
     return Plan(
         {
             iteration: Cost(
                 work,
-                setup.energies_per_iteration,
+                phase.energies_per_iteration,
                 _fixed(name, options, work),
                 4.0 * num_parameters * options.updates_per_iteration,
             ),
@@ -164,7 +165,7 @@ def plan(name: str, options: RunOptions) -> Plan:
         count(call, state.params, x),
         num_parameters,
         {
-            iteration: (setup.trainer.step, lambda: (started(),)),
+            iteration: (phase.trainer.step, lambda: (started(),)),
             samples: (roll_out, lambda: (started().params, jax.random.key(0))),
         },
     )
@@ -179,7 +180,7 @@ def _fixed(name: str, options: RunOptions, work: Work) -> Work:
         return Work()
     half = {option: size // 2 for option, size in sizes.items()}
     setup = build(name, dataclasses.replace(options, **half))  # type: ignore[arg-type]
-    fewer = count(setup.trainer.step, jax.eval_shape(lambda: setup.init(options.seed)))
+    fewer = count(setup.phases[-1].trainer.step, jax.eval_shape(lambda: setup.init(options.seed)))
     return (fewer * 2 + work * -1.0).at_least_nothing()
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -98,6 +99,7 @@ from .options import (
     LearnedOptions,
     Lj13Options,
     ManyWellOptions,
+    ObjectiveName,
     ObjectiveOptions,
     Options,
     PottsOptions,
@@ -112,12 +114,23 @@ from .options import (
 REFERENCE_SEED = 30_000  # draws learned from share no key with those of the report
 
 
+class Phase(NamedTuple):
+    """A part of the training, up to iteration `until`.
+
+    `energies_per_iteration` counts evaluations of the energy, one-site changes included.
+    """
+
+    trainer: Trainer
+    until: int
+    energies_per_iteration: int
+
+
 class Setup(NamedTuple):
     """A run's functions. `target` is a `targets.Target`, or the `data_sets.DataSet` learned from.
 
-    Samples are of `target`; `integrated` is what the sampler learns where some coordinates are summed out.
-    `energies_per_iteration` and `energies_per_sample` count evaluations of the energy, one-site changes included.
-    `noised_energy_fn(params, x, t)` is the learned psi, where there is one.
+    Samples are of `target`; `integrated` is what the sampler learns where some coordinates are summed out. `phases` are
+    trained one after another, each from the state of the one before. `energies_per_sample` counts evaluations of the
+    energy, one-site changes included. `noised_energy_fn(params, x, t)` is the learned psi, where there is one.
     """
 
     target: Any
@@ -126,8 +139,7 @@ class Setup(NamedTuple):
     init_params: Callable[[jax.Array], Any]
     apply_fn: Callable[[Any, Any, Any], Any]
     psi_fn: PsiFn
-    trainer: Trainer
-    energies_per_iteration: int
+    phases: tuple[Phase, ...]
     energies_per_sample: int = 1
     noised_energy_fn: Callable[[Any, Any, Any], jax.Array] | None = None
     integrated: Integrated | Summed | None = None
@@ -149,6 +161,12 @@ class Setup(NamedTuple):
         return x if self.integrated is None else jax.vmap(self.integrated.split)(x)
 
     @property
+    def training_energies(self) -> int:
+        """Evaluations of the energy that the training costs."""
+        starts = (0, *(phase.until for phase in self.phases))
+        return sum((p.until - start) * p.energies_per_iteration for start, p in zip(starts, self.phases))
+
+    @property
     def has_energy(self) -> bool:
         """Whether samples can be weighed: not where all that is known are data."""
         return isinstance(self.target, Target)
@@ -160,7 +178,7 @@ class Setup(NamedTuple):
     def init(self, seed: int) -> Any:
         """The training state at iteration 0."""
         key_network, key_train = jax.random.split(jax.random.key(seed))
-        return self.trainer.init(key_train, self.init_params(key_network))
+        return self.phases[0].trainer.init(key_train, self.init_params(key_network))
 
 
 def build_from_energy(name: str, options: Options) -> Setup:
@@ -173,38 +191,91 @@ def build_from_energy(name: str, options: Options) -> Setup:
     networks = make_networks(options, target, process)
     psi_fn = psi_from_energy(target.energy, process.path)
     mesh = mesh_of(options)
-    objective = make_objective(
-        options,
+
+    def phase(weights: Mapping[ObjectiveName, float], until: int) -> Phase:
+        parts: dict[str, Objective] = {}
+        for_each = 0
+        for kind in weights:
+            chosen = replace(options, objective=kind)
+            parts[kind] = make_objective(
+                chosen,
+                process,
+                sampler,
+                networks,
+                psi_fn,
+                None if isinstance(rest, Summed) else target.site_energies,
+                target.multispin_energy,
+                mesh,
+            )
+            for_each += energies_of_an_example(chosen, parts[kind], target.space)
+        shares = {str(kind): weight for kind, weight in weights.items()}
+        objective = sum_objectives(parts, shares) if len(parts) > 1 else next(iter(parts.values()))
+        if options.num_reference:
+            source = _reference_source(options, whole, rest)
+        else:
+            source = _rollout_source(options, target, process, sampler, networks, psi_fn, objective, mesh)
+        energies = _energies_of_an_iteration(options, target, process, sampler, for_each)
+        return Phase(_make_trainer(options, source, objective, mesh), until, energies * each)
+
+    each = 1 if rest is None else rest.num_energies
+    phases = tuple(phase(weights, until) for weights, until in objectives_in_turn(options))
+    per_sample = each * (1 + _gradients_of_a_rollout(options, process, sampler))
+    init, generator, noised_energy_fn = networks
+    if isinstance(options, LatticeOptions) and options.average > 1:
+        sampler = symmetrized(sampler, _symmetries(target, options))
+    if reveals_several(options):
+        assert isinstance(process, MaskedProcess)
+        sampler = first_hitting_sampler(process, sites_per_step=options.sites_per_step)
+    return Setup(
+        whole, process, sampler, init, generator, psi_fn, phases, per_sample, noised_energy_fn, rest, mesh
+    )
+
+
+def objectives_in_turn(options: Options) -> list[tuple[dict[ObjectiveName, float], int]]:
+    """Weights of the objectives, and the iteration up to which they hold."""
+    if options.mix is None:
+        return [({options.objective: 1.0}, options.iterations)]
+    start = round(options.mix_start * options.iterations)
+    weights: dict[ObjectiveName, float] = {
+        options.objective: 1.0 - options.mix_weight,
+        options.mix: options.mix_weight,
+    }
+    mixed = ({name: weight for name, weight in weights.items() if weight > 0}, options.iterations)
+    return [({options.objective: 1.0}, start), mixed] if start > 0 else [mixed]
+
+
+def _rollout_source(
+    options: Options,
+    target: Target,
+    process: Process,
+    sampler: Sampler,
+    networks: Networks,
+    psi_fn: PsiFn,
+    objective: Objective,
+    mesh: Mesh | None,
+) -> Source:
+    """Own samples in a buffer."""
+    buffer = replay_buffer(
+        options.buffer_rollouts * options.num_rollouts,
+        weighted=objective.weighted,
+        min_ess_fraction=options.min_ess_fraction,
+    )
+    refresh = refreshing_moves(target.space, num_steps=options.refresh, step_size=options.refresh_step)
+    return rollout_source(
         process,
         sampler,
-        networks,
+        buffer,
         psi_fn,
-        None if isinstance(rest, Summed) else target.site_energies,
-        target.multispin_energy,
-        mesh,
+        networks.generator,
+        num_rollouts=options.num_rollouts,
+        refresh=refresh if options.refresh else None,
+        mesh=mesh,
     )
-    source = (
-        _reference_source(options, whole, rest)
-        if options.num_reference
-        else rollout_source(
-            process,
-            sampler,
-            replay_buffer(
-                options.buffer_rollouts * options.num_rollouts,
-                weighted=objective.weighted,
-                min_ess_fraction=options.min_ess_fraction,
-            ),
-            psi_fn,
-            networks.generator,
-            num_rollouts=options.num_rollouts,
-            refresh=refreshing_moves(target.space, num_steps=options.refresh, step_size=options.refresh_step)
-            if options.refresh
-            else None,
-            mesh=mesh,
-        )
-    )
+
+
+def _make_trainer(options: Options, source: Source, objective: Objective, mesh: Mesh | None) -> Trainer:
     ramp = geometric_temper if options.temper_ramp == "geometric" else linear_temper
-    trainer = make_trainer(
+    return make_trainer(
         source,
         objective,
         make_optimizer(options),
@@ -217,7 +288,12 @@ def build_from_energy(name: str, options: Options) -> Setup:
         ),
         mesh=mesh,
     )
-    for_each = energies_of_an_example(options, objective, target.space)
+
+
+def _energies_of_an_iteration(
+    options: Options, target: Target, process: Process, sampler: Sampler, for_each: int
+) -> int:
+    """Evaluations of the energy of `target` for roll-outs and for examples, whose objectives take `for_each`."""
     for_each += options.refresh * energies_of_a_move(target.space)
     # the exact law of the last sites takes the local fields of one state, for a roll-out and for its weight; as part of
     # a network they are taken at each of its calls, for every symbol
@@ -227,37 +303,18 @@ def build_from_energy(name: str, options: Options) -> Setup:
         assert isinstance(target.space, Categorical)
         for_rollout += sampler.num_steps * target.space.num_states
         for_each += target.space.num_states
-    gradients = 0
-    if getattr(options, "energy_gradient", False):
-        gradients = sampler.num_steps * (1 if process.is_reversal else 2)
+    if gradients := _gradients_of_a_rollout(options, process, sampler):
+        for_rollout += gradients
         for_each += 1
-    for_rollout += gradients
-    per_iteration = 0 if options.num_reference else options.num_rollouts * (1 + for_rollout)
-    per_iteration += options.updates_per_iteration * options.batch_size * for_each
-    per_sample = 1 + gradients
-    if rest is not None:
-        per_iteration *= rest.num_energies
-        per_sample *= rest.num_energies
-    init, generator, noised_energy_fn = networks
-    if isinstance(options, LatticeOptions) and options.average > 1:
-        sampler = symmetrized(sampler, _symmetries(target, options))
-    if reveals_several(options):
-        assert isinstance(process, MaskedProcess)
-        sampler = first_hitting_sampler(process, sites_per_step=options.sites_per_step)
-    return Setup(
-        whole,
-        process,
-        sampler,
-        init,
-        generator,
-        psi_fn,
-        trainer,
-        per_iteration,
-        per_sample,
-        noised_energy_fn,
-        rest,
-        mesh,
-    )
+    per_rollouts = 0 if options.num_reference else options.num_rollouts * (1 + for_rollout)
+    return per_rollouts + options.updates_per_iteration * options.batch_size * for_each
+
+
+def _gradients_of_a_rollout(options: Options, process: Process, sampler: Sampler) -> int:
+    """Gradients of the energy that the network is given, at each of its calls."""
+    if not getattr(options, "energy_gradient", False):
+        return 0
+    return sampler.num_steps * (1 if process.is_reversal else 2)
 
 
 def _reference_source(options: Options, whole: Target, rest: Integrated | Summed | None) -> Source:
@@ -307,7 +364,7 @@ def _num_steps(options: RunOptions) -> int:
 
 def energies_of_an_example(options: ObjectiveOptions, objective: Objective, space: Space) -> int:
     """Evaluations of the energy that an example of the objective costs, one-site changes included."""
-    if not options.site_conditionals or options.objective == "bootstrap":
+    if not options.site_conditionals or options.objective not in ("weighted", "snis"):
         return objective.num_energies
     parts = space if isinstance(space, tuple) else (space,)
     changes = sum(part.sites * part.num_states for part in parts if isinstance(part, Categorical))
@@ -495,6 +552,4 @@ def make_objective(
         step_fn=step_fn,
         mesh=mesh,
     )
-    # estimates may be made anywhere, so both can learn at the states that the contrast needs
-    bootstrapped = bootstrapped._replace(weighted=learned.weighted)
     return sum_objectives({"psi": learned, "generator": bootstrapped})

@@ -60,7 +60,7 @@ def _compile(cache: Path) -> tuple[float, float]:
     setup = build("ising", IsingOptions(out=Path(), length=5, beta=0.4))
     state = setup.init(0)
     started = time.perf_counter(), time.process_time()
-    jax.jit(setup.trainer.step, donate_argnums=0).lower(state).compile()
+    jax.jit(setup.phases[0].trainer.step, donate_argnums=0).lower(state).compile()
     return time.perf_counter() - started[0], time.process_time() - started[1]
 
 
