@@ -266,7 +266,7 @@ def sum_objectives(
     objectives: Mapping[str, Objective],
     weights: Mapping[str, float | Callable[[jax.Array], jax.Array]] | None = None,
 ) -> Objective:
-    """Several objectives on the same states, `sum_n weight_n loss_n`, weights being numbers or functions of the iteration.
+    """Objectives on the same states, `sum_n weight_n loss_n`; weights are numbers, or functions of the iteration.
 
     States are drawn by weight if any of them needs it; the others may learn anywhere, and then learn there. Examples
     may be of any kinds and numbers, single states or groups: a whole batch of each is one example of the sum. All are
