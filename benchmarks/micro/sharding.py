@@ -97,7 +97,8 @@ Make = Callable[[ShardingOptions, Mesh | None], tuple[Trainer, Any]]
 
 
 def _measure(make: Make, mesh: Mesh, options: ShardingOptions) -> Row:
-    steps, losses = {}, []
+    steps: dict[str, Any] = {}
+    losses: list[list[float]] = []
     for name, layout in (("one", None), ("many", mesh)):
         trainer, params = make(options, layout)
         state = first = trainer.init(jax.random.key(1), params)
