@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import platform
@@ -120,10 +121,11 @@ def join_processes(options: DeviceOptions) -> None:
     if address is None:
         return
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    patience: dict[str, Any] = {"shutdown_timeout_seconds": REPORT_SECONDS}
+    if not patience.keys() <= inspect.signature(jax.distributed.initialize).parameters.keys():
+        patience = {}  # five minutes, before jax had a choice
     try:
-        jax.distributed.initialize(
-            *(None if address == "auto" else address, *places), shutdown_timeout_seconds=REPORT_SECONDS
-        )
+        jax.distributed.initialize(None if address == "auto" else address, *places, **patience)
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"coordinator: {str(error).strip().splitlines()[0]}") from None
 

@@ -15,7 +15,7 @@ import jax
 from . import train
 from .micro.coverage import Case as CoverageCase
 from .micro.coverage import measure
-from .options import TARGETS, check
+from .options import TARGETS, check, with_recipe
 from .rivals import MAX_CPU_SECONDS, RIVALS, rivals_of, run_rival
 from .runs import build, load
 
@@ -56,7 +56,7 @@ def _options(case: Trusted, folder: Path, seed: int, tiny: dict[str, Any]) -> An
     small = {name: value for name, value in tiny.items() if hasattr(TARGETS[case.target], name)}
     if tiny and "length" in case.options:
         small["length"] = 3 if case.options["length"] % 2 else 4
-    return TARGETS[case.target](out=folder, seed=seed, **{**case.options, **small})
+    return with_recipe(TARGETS[case.target](out=folder, seed=seed), **{**case.options, **small})
 
 
 def run(case: Trusted, seed: int, folder: Path, tiny: dict[str, Any]) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import rivals, suite, trust, trust_tables
+from benchmarks import rivals, suite, train, trust, trust_tables
 from benchmarks.chain_report import summarize_series
 from benchmarks.law_tests import hold_against_laws
 from egmjax.targets import GaussianMixture, Ising
@@ -135,3 +135,22 @@ def test_a_tiny_suite(tmp_path, monkeypatch):
     for word in ("### Certificate", "### Tests", "### Cost", "### Coverage", "No module named 'thrml'"):
         assert word in text
     assert json.loads((out / "suite.json").read_text())["suite"] == "trust"
+
+
+def test_defaults_are_those_of_the_command(tmp_path):
+    """Options that go with an order, too."""
+    words = [
+        "ising",
+        "--length",
+        "10",
+        "--beta",
+        "0.4407",
+        "--order",
+        "random",
+        "--out",
+        str(tmp_path),
+        "--seed",
+        "3",
+    ]
+    case = trust.CASES["ising-10-any-order"]
+    assert trust._options(case, tmp_path, 3, {}) == train.parse(words)[1]
