@@ -260,7 +260,9 @@ def _rollout_source(
         weighted=objective.weighted,
         min_ess_fraction=options.min_ess_fraction,
     )
-    refresh = refreshing_moves(target.space, num_steps=options.refresh, step_size=options.refresh_step)
+    refresh = None
+    if options.refresh:
+        refresh = refreshing_moves(target.space, num_steps=options.refresh, step_size=options.refresh_step)
     return rollout_source(
         process,
         sampler,
@@ -268,7 +270,7 @@ def _rollout_source(
         psi_fn,
         networks.generator,
         num_rollouts=options.num_rollouts,
-        refresh=refresh if options.refresh else None,
+        refresh=refresh,
         mesh=mesh,
     )
 
