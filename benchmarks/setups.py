@@ -295,7 +295,7 @@ def _make_trainer(options: Options, source: Source, objective: Objective, mesh: 
 def _energies_of_an_iteration(
     options: Options, target: Target, process: Process, sampler: Sampler, for_each: int
 ) -> int:
-    """Evaluations of the energy of `target` for roll-outs and for examples, whose objectives take `for_each`."""
+    """Evaluations of the energy for roll-outs and for examples, for each of which objectives take `for_each`."""
     for_each += options.refresh * energies_of_a_move(target.space)
     # the exact law of the last sites takes the local fields of one state, for a roll-out and for its weight; as part of
     # a network they are taken at each of its calls, for every symbol

@@ -266,12 +266,12 @@ def sum_objectives(
     objectives: Mapping[str, Objective],
     weights: Mapping[str, float | Callable[[jax.Array], jax.Array]] | None = None,
 ) -> Objective:
-    """Objectives on the same states, `sum_n weight_n loss_n`; weights are numbers, or functions of the iteration.
+    """`sum_n weight_n loss_n` on the same states, each weight a number, or a function of the iteration.
 
-    States are drawn by weight if any of them needs it; the others may learn anywhere, and then learn there. Examples
-    may be of any kinds and numbers, single states or groups: a whole batch of each is one example of the sum. All are
-    computed, those of weight zero too; for one after another `fit` with one trainer after another. Metrics carry
-    the name of their objective. Raises `ValueError` for weights of unknown names.
+    States are drawn by weight if any objective needs it; the others may learn anywhere, and then learn there. Examples
+    may be of any kind and number, single states or groups: a whole batch of each is one example of the sum. Every
+    loss is computed, also those of weight zero; to have objectives take turns `fit` one trainer after another. Metrics
+    carry the name of their objective. Raises `ValueError` for weights of unknown names.
     """
     weights = dict(weights or {})
     unknown = set(weights) - set(objectives)

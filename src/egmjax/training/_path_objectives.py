@@ -31,14 +31,17 @@ def log_variance_objective(
 
     On-policy with a `rollout_source` whose buffer holds one iteration of as many roll-outs as the batch, and one update
     an iteration: draws are then each roll-out once. Otherwise the reference is a mixture of older models, or what
-    weights make of it in a sum with an objective that needs them; the minimum is the same. Flows and fixed orders
-    have no path apart from their state. Diffusions and random orders have, and it is drawn backwards: the
-    gradient is that of the reverse divergence once the backward chain from own samples retraces own paths, and at any
-    rate zero where the sampler is exact. It seeks modes that the sampler visits and knows nothing of others: ramp the
-    temperature, or begin with another objective. Non-finite energies leave their path out, so it does not learn to
-    keep away from them either. Costs a gradient of the network at every step of a path; see `grid_sampler` for the
-    memory. Raises `ValueError` for `num_groups < 1`; a batch that does not divide, or groups of one, when examples
-    are made.
+    weights make of it in a sum with an objective that needs them; the minimum is the same. It seeks modes that the
+    sampler visits and knows nothing of others: ramp the temperature, or begin with another objective. Non-finite
+    energies leave their path out, so it does not learn to keep away from them either.
+
+    A flow or a fixed order has no path beside its state. A diffusion or a random order has, drawn backwards from the
+    state: the gradient is that of the reverse divergence once the backward chain from own samples retraces own
+    paths. An exact sampler is the minimum at any rate; where steps are too coarse for one, the minimum is what serves
+    such paths best, and own samples need not be better for it. Costs a gradient of the network at each step; for
+    the memory see `grid_sampler`.
+
+    Raises `ValueError` for `num_groups < 1`; a batch that does not divide, or groups of one, when examples are made.
     """
     if num_groups < 1:
         raise ValueError(f"num_groups: at least 1, got {num_groups}")
