@@ -22,7 +22,7 @@ from egmjax.training import (
 from .data_sets import load_data, rows_to_learn, set_aside
 from .nets import needs_time
 from .options import DataOptions
-from .setups import Setup, make_optimizer, make_process, make_sampler
+from .setups import Phase, Setup, make_optimizer, make_process, make_sampler
 
 
 def build_from_data(name: str, options: DataOptions) -> Setup:
@@ -61,7 +61,9 @@ def build_from_data(name: str, options: DataOptions) -> Setup:
         return network.init(key, process.path.sample_prior(key), jnp.zeros(()))
 
     psi_fn = psi_from_energy(lambda x: jnp.zeros(()), process.path)
-    return Setup(data, process, sampler, init, network.apply, psi_fn, trainer, 0)
+    return Setup(
+        data, process, sampler, init, network.apply, psi_fn, (Phase(trainer, options.iterations, 0),)
+    )
 
 
 def _times(options: DataOptions) -> TimeFn:

@@ -64,7 +64,7 @@ def run(network: str, seed: int, folder: Path, *, recipe: dict[str, Any]) -> lis
     """Trains one network on the digits and returns a row for each method that it serves; writes its samples."""
     options, setup, draws, floor = learner(network, tuple(sorted(recipe.items())))
     started = time.process_time()  # of all cores, which other work on the machine does not lengthen
-    result = fit(setup.trainer, setup.init(seed), options.iterations)
+    result = fit(setup.phases[0].trainer, setup.init(seed), options.iterations)
     cpu_seconds = time.process_time() - started
     params, data = result.state.ema_params, setup.target
     shared = {

@@ -82,6 +82,13 @@ class Options(ObjectiveOptions, RunOptions):
     """MCMC moves of the target on buffered states before they are learned from: above 0 the run learns from MCMC."""
     refresh_step: float = 0.05
     """Langevin step of these moves, in squared units of the real coordinates."""
+    mix: ObjectiveName | None = None
+    """A second objective: the loss is (1 - mix_weight) times that of --objective and mix_weight times this one's.
+    Both learn from states drawn by weight where one of them does (not bootstrap)."""
+    mix_weight: float = 0.5
+    """Its weight, in (0, 1]; at 1 it takes over."""
+    mix_start: float = 0.0
+    """Fraction of training before it, with --objective alone."""
     temper_start: float = 0.3
     """Fraction of the log-density at the start of training; ramps up to 1."""
     temper_fraction: float = 0.3
@@ -599,6 +606,8 @@ def check(options: RunOptions) -> None:
         value = getattr(options, name, 1.0)
         if not 0 < value < math.inf:
             raise ValueError(f"{name}: must be positive and finite, got {value}")
+    if isinstance(options, Options):
+        _check_mix(options)
     process = getattr(options, "process", "")
     if "jump" in process and getattr(options, "objective", None) == "bootstrap":
         raise ValueError("objective: bins of the endpoint are targets at r=1 only, so jumps cannot bootstrap")
@@ -644,3 +653,24 @@ def check(options: RunOptions) -> None:
         value = getattr(options, name, 0.0)
         if not 0 <= value <= 1:
             raise ValueError(f"{name}: a fraction in [0, 1], got {value}")
+
+
+def _check_mix(options: Options) -> None:
+    if not 0 < options.mix_weight <= 1:
+        raise ValueError(f"mix_weight: in (0, 1], got {options.mix_weight}")
+    if not 0 <= options.mix_start < 1:
+        raise ValueError(f"mix_start: a fraction in [0, 1), got {options.mix_start}")
+    if options.mix is None:
+        if (options.mix_weight, options.mix_start) != (Options.mix_weight, Options.mix_start):
+            raise ValueError("mix: names the objective that --mix-weight and --mix-start are about")
+        return
+    if options.mix == options.objective:
+        raise ValueError(f"mix: {options.mix} is the objective already")
+    if "bootstrap" in (options.mix, options.objective):
+        raise ValueError("mix: bootstrap learns a noised energy as well, and is not mixed with others")
+    if options.mix_weight == 1 and round(options.mix_start * options.iterations) == 0:
+        raise ValueError(
+            f"mix_start: {options.objective} has no iteration where {options.mix} is all from the start"
+        )
+    if round(options.mix_start * options.iterations) == options.iterations:
+        raise ValueError(f"mix_start: leaves no iteration to {options.mix}, got {options.mix_start}")

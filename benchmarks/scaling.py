@@ -49,12 +49,13 @@ def run(length: int, num_updates: int, seed: int, folder: Path, tiny: dict[str, 
     setup = build("ising", options)
     folder.mkdir(parents=True, exist_ok=True)
     clock: list[float] = []
+    (phase,) = setup.phases
     result = fit(
-        setup.trainer,
+        phase.trainer,
         setup.init(seed),
         options.iterations,
         metrics_file=folder / "metrics.jsonl",
-        energies_per_iteration=setup.energies_per_iteration,
+        energies_per_iteration=phase.energies_per_iteration,
         on_metrics=lambda row: clock.append(time.process_time()),
     )
     key = jax.random.fold_in(jax.random.key(seed), 2)
@@ -69,7 +70,7 @@ def run(length: int, num_updates: int, seed: int, folder: Path, tiny: dict[str, 
             "kl_per_site": gap.mean() / options.length**2,
             "kl_per_site_stderr": gap.std() / math.sqrt(num) / options.length**2,
             "ess_fraction": weight.mean() ** 2 / np.mean(weight**2),
-            "energy_evaluations": options.iterations * setup.energies_per_iteration,
+            "energy_evaluations": setup.training_energies,
             # the first iteration ends when all is compiled
             "cpu_seconds": (clock[-1] - clock[0]) * len(clock) / max(len(clock) - 1, 1),
             "train_seconds": result.train_seconds,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,6 +88,7 @@ from .options import (
     LatticeOptions,
     LearnedOptions,
     ManyWellOptions,
+    ObjectiveName,
     ObjectiveOptions,
     Options,
     PottsOptions,
@@ -98,12 +100,23 @@ from .options import (
 )
 
 
+class Phase(NamedTuple):
+    """A part of the training, up to iteration `until`.
+
+    `energies_per_iteration` counts evaluations of the energy, one-site changes included.
+    """
+
+    trainer: Trainer
+    until: int
+    energies_per_iteration: int
+
+
 class Setup(NamedTuple):
     """A run's functions. `target` is a `targets.Target`, or the `data_sets.DataSet` learned from.
 
     Samples are of `target`; `integrated` is what the sampler learns where some coordinates are integrated out of it.
-    `energies_per_iteration` counts evaluations of the energy, one-site changes included. `noised_energy_fn(params, x,
-    t)` is the learned psi, where there is one.
+    `phases` are trained one after another, each from the state of the one before. `noised_energy_fn(params, x, t)` is
+    the learned psi, where there is one.
     """
 
     target: Any
@@ -112,8 +125,7 @@ class Setup(NamedTuple):
     init_params: Callable[[jax.Array], Any]
     apply_fn: Callable[[Any, Any, Any], Any]
     psi_fn: PsiFn
-    trainer: Trainer
-    energies_per_iteration: int
+    phases: tuple[Phase, ...]
     noised_energy_fn: Callable[[Any, Any, Any], jax.Array] | None = None
     integrated: Integrated | None = None
 
@@ -133,6 +145,12 @@ class Setup(NamedTuple):
         return x if self.integrated is None else jax.vmap(self.integrated.split)(x)
 
     @property
+    def training_energies(self) -> int:
+        """Evaluations of the energy that the training costs."""
+        starts = (0, *(phase.until for phase in self.phases))
+        return sum((p.until - start) * p.energies_per_iteration for start, p in zip(starts, self.phases))
+
+    @property
     def energies_per_sample(self) -> int:
         """Evaluations of the energy that the weight of a sample costs."""
         return 1 if self.integrated is None else self.integrated.num_energies
@@ -149,7 +167,7 @@ class Setup(NamedTuple):
     def init(self, seed: int) -> Any:
         """The training state at iteration 0."""
         key_network, key_train = jax.random.split(jax.random.key(seed))
-        return self.trainer.init(key_train, self.init_params(key_network))
+        return self.phases[0].trainer.init(key_train, self.init_params(key_network))
 
 
 def build_from_energy(name: str, options: Options) -> Setup:
@@ -161,9 +179,49 @@ def build_from_energy(name: str, options: Options) -> Setup:
     sampler = make_sampler(options, process)
     networks = make_networks(options, target, process)
     psi_fn = psi_from_energy(target.energy, process.path)
-    objective = make_objective(
-        options, process, sampler, networks, psi_fn, target.site_energies, target.multispin_energy
-    )
+
+    def phase(weights: Mapping[ObjectiveName, float], until: int) -> Phase:
+        parts, for_each = {}, 0
+        for kind in weights:
+            chosen = replace(options, objective=kind)
+            parts[kind] = make_objective(
+                chosen, process, sampler, networks, psi_fn, target.site_energies, target.multispin_energy
+            )
+            for_each += energies_of_an_example(chosen, parts[kind], target.space)
+        objective = sum_objectives(parts, weights) if len(parts) > 1 else next(iter(parts.values()))
+        trainer = _make_trainer(options, target, process, sampler, networks, psi_fn, objective)
+        per_iteration = _energies_of_an_iteration(options, target, sampler, for_each)
+        return Phase(trainer, until, per_iteration * (1 if rest is None else rest.num_energies))
+
+    phases = tuple(phase(weights, until) for weights, until in objectives_in_turn(options))
+    init, generator, noised_energy_fn = networks
+    if isinstance(options, LatticeOptions) and options.average > 1:
+        sampler = symmetrized(sampler, _symmetries(target, options))
+    return Setup(whole, process, sampler, init, generator, psi_fn, phases, noised_energy_fn, rest)
+
+
+def objectives_in_turn(options: Options) -> list[tuple[dict[ObjectiveName, float], int]]:
+    """Weights of the objectives, and the iteration up to which they hold."""
+    if options.mix is None:
+        return [({options.objective: 1.0}, options.iterations)]
+    start = round(options.mix_start * options.iterations)
+    weights: dict[ObjectiveName, float] = {
+        options.objective: 1.0 - options.mix_weight,
+        options.mix: options.mix_weight,
+    }
+    mixed = ({name: weight for name, weight in weights.items() if weight > 0}, options.iterations)
+    return [({options.objective: 1.0}, start), mixed] if start > 0 else [mixed]
+
+
+def _make_trainer(
+    options: Options,
+    target: Target,
+    process: Process,
+    sampler: Sampler,
+    networks: Networks,
+    psi_fn: PsiFn,
+    objective: Objective,
+) -> Trainer:
     source = rollout_source(
         process,
         sampler,
@@ -179,7 +237,7 @@ def build_from_energy(name: str, options: Options) -> Setup:
         if options.refresh
         else None,
     )
-    trainer = make_trainer(
+    return make_trainer(
         source,
         objective,
         make_optimizer(options),
@@ -188,7 +246,10 @@ def build_from_energy(name: str, options: Options) -> Setup:
         ema_decay=options.ema_decay,
         temper_fn=linear_temper(options.temper_start, round(options.temper_fraction * options.iterations)),
     )
-    for_each = energies_of_an_example(options, objective, target.space)
+
+
+def _energies_of_an_iteration(options: Options, target: Target, sampler: Sampler, for_each: int) -> int:
+    """Evaluations of the energy for roll-outs and for examples, for each of which objectives take `for_each`."""
     for_each += options.refresh * energies_of_a_move(target.space)
     # the exact law of the last sites takes the local fields of one state, for a roll-out and for its weight; as part of
     # a network they are taken at each of its calls, for every symbol
@@ -198,16 +259,8 @@ def build_from_energy(name: str, options: Options) -> Setup:
         assert isinstance(target.space, Categorical)
         for_rollout += sampler.num_steps * target.space.num_states
         for_each += target.space.num_states
-    per_iteration = options.num_rollouts * (1 + for_rollout)
-    per_iteration += options.updates_per_iteration * options.batch_size * for_each
-    if rest is not None:
-        per_iteration *= rest.num_energies
-    init, generator, noised_energy_fn = networks
-    if isinstance(options, LatticeOptions) and options.average > 1:
-        sampler = symmetrized(sampler, _symmetries(target, options))
-    return Setup(
-        whole, process, sampler, init, generator, psi_fn, trainer, per_iteration, noised_energy_fn, rest
-    )
+    per_rollouts = options.num_rollouts * (1 + for_rollout)
+    return per_rollouts + options.updates_per_iteration * options.batch_size * for_each
 
 
 def _symmetries(target: Target, options: LatticeOptions) -> np.ndarray:
@@ -233,7 +286,7 @@ def _num_steps(options: RunOptions) -> int:
 
 def energies_of_an_example(options: ObjectiveOptions, objective: Objective, space: Space) -> int:
     """Evaluations of the energy that an example of the objective costs, one-site changes included."""
-    if not options.site_conditionals or options.objective == "bootstrap":
+    if not options.site_conditionals or options.objective not in ("weighted", "snis"):
         return objective.num_energies
     parts = space if isinstance(space, tuple) else (space,)
     changes = sum(part.sites * part.num_states for part in parts if isinstance(part, Categorical))
@@ -413,6 +466,4 @@ def make_objective(
         psi_apply_fn=networks.psi,
         step_fn=step_fn,
     )
-    # estimates may be made anywhere, so both can learn at the states that the contrast needs
-    bootstrapped = bootstrapped._replace(weighted=learned.weighted)
     return sum_objectives({"psi": learned, "generator": bootstrapped})

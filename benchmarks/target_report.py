@@ -75,7 +75,7 @@ def evaluate_energy(
         "cpu_seconds": {"sample": cpu_seconds},
         "redraw": redraw,  # the program being compiled
         # the log-weight of each symmetry takes the local fields of one state
-        "energy_evaluations": options.iterations * setup.energies_per_iteration
+        "energy_evaluations": setup.training_energies
         + options.num_samples * (setup.energies_per_sample + symmetries * (symmetries > 1)),
     }
 

@@ -110,22 +110,24 @@ def prepare(name: str, options: RunOptions) -> Run:
 def train(run: Run) -> dict[str, Any]:
     """Trains, evaluates, writes the folder, prints the report and returns it."""
     name, options, setup, folder, state = run
-    started = time.process_time()
-    result = fit(
-        setup.trainer,
-        state,
-        options.iterations,
-        checkpoints=checkpoints(folder, name, options),
-        checkpoint_every=options.checkpoint_every,
-        metrics_file=folder / "metrics.jsonl",
-        energies_per_iteration=setup.energies_per_iteration,
-        on_metrics=_progress(options.iterations),
-    )
+    started, progress, compile_seconds = time.process_time(), _progress(options.iterations), 0.0
+    for phase in setup.phases:
+        result = fit(
+            phase.trainer,
+            state,
+            phase.until,
+            checkpoints=checkpoints(folder, name, options),
+            checkpoint_every=options.checkpoint_every,
+            metrics_file=folder / "metrics.jsonl",
+            energies_per_iteration=phase.energies_per_iteration,
+            on_metrics=progress,
+        )
+        state, compile_seconds = result.state, compile_seconds + result.compile_seconds
     cpu_seconds = time.process_time() - started
     evaluate = evaluate_energy if setup.has_energy else evaluate_data
-    report = evaluate(name, options, setup, result.state.ema_params, result.history, folder)
+    report = evaluate(name, options, setup, state.ema_params, result.history, folder)
     report["seconds"] = {
-        "compile": result.compile_seconds,
+        "compile": compile_seconds,
         "train": result.train_seconds,
         **report["seconds"],
     }

@@ -130,8 +130,8 @@ def compose(options: StudyOptions, how: NoisedEnergy, step: float) -> tuple[Setu
             ),
         )
 
-    budget = options.iterations * recipe("regression", 1).energies_per_iteration
-    num = max(1, budget // recipe(how, 1).energies_per_iteration)
+    budget = options.iterations * recipe("regression", 1).training_energies
+    num = max(1, budget // recipe(how, 1).training_energies)
     return recipe(how, num), num
 
 
@@ -141,7 +141,7 @@ def row(
     """Trains and evaluates one model."""
     assert setup.noised_energy_fn is not None
     psi_fn = setup.noised_energy_fn
-    result = fit(setup.trainer, setup.init(options.seed), num)
+    result = fit(setup.phases[0].trainer, setup.init(options.seed), num)
     params = result.state.ema_params
     learned = jax.jit(jax.vmap(lambda x, t: psi_fn(params, x, t), (0, None)))
     errors = [np.asarray(learned(xt, jnp.float32(t)), np.float64) - psi for t, xt, psi, _ in problems]
@@ -151,7 +151,7 @@ def row(
         how,
         step,
         num,
-        num * setup.energies_per_iteration,
+        setup.training_energies,
         result.compile_seconds + result.train_seconds,
         float(summarize_weights(jnp.asarray(log_weight)).ess_fraction),
         [float(e.mean()) for e in errors],

@@ -179,11 +179,11 @@ def train(options: ProposalOptions) -> tuple[MaskedProcess, Any, Training]:
         seed=options.seed,
     )
     setup = build("ising", recipe)
-    result = fit(setup.trainer, setup.init(options.seed), recipe.iterations)
+    result = fit(setup.phases[0].trainer, setup.init(options.seed), recipe.iterations)
     last = [row["ess_fraction"] for row in result.history[-10:]]
     training = Training(
         result.compile_seconds + result.train_seconds,
-        recipe.iterations * setup.energies_per_iteration,
+        setup.training_energies,
         float(np.mean(last)),
     )
     assert isinstance(setup.process, MaskedProcess)

@@ -49,7 +49,7 @@ def test_recipe_composes(name, changes, tmp_path):
     check(options)
     setup = build(name, options)
     state = jax.eval_shape(lambda: setup.init(0))
-    after, metrics = jax.eval_shape(setup.trainer.step, state)
+    after, metrics = jax.eval_shape(setup.phases[0].trainer.step, state)
     assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, state)
     assert set(metrics) == {"loss", "grad_norm", "num_nonfinite"}
     rollout = jax.eval_shape(

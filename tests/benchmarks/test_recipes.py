@@ -36,6 +36,9 @@ def variants():
     yield "ising", {"network": "transformer", "depth": 2}
     yield "spin-glass", {"network": "transformer"}
     yield "three-modes", {"objective": "log-variance"}
+    yield "gb-rbm", {"process": "diffusion", "objective": "weighted", "mix": "log-variance", "mix_start": 0.5}
+    yield "ising", {"objective": "likelihood", "mix": "log-variance", "mix_start": 0.5, "mix_weight": 1.0}
+    yield "three-modes", {"mix": "weighted"}
     yield "ising", {"objective": "snis", "site_conditionals": True}
     yield "gmm40", {"variant": "jax", "dim": 5}
     yield "gb-rbm", {"integrate_gaussian": True}
@@ -80,9 +83,10 @@ def test_recipe_composes(name, changes, tmp_path):
     check(options)
     setup = build(name, options)
     state = jax.eval_shape(lambda: setup.init(0))
-    after, metrics = jax.eval_shape(setup.trainer.step, state)
-    assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, state)
-    assert all(v.shape == () for v in metrics.values())
+    for phase in setup.phases:
+        after, metrics = jax.eval_shape(phase.trainer.step, state)
+        assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, state)
+        assert all(v.shape == () for v in metrics.values())
     rollout = jax.eval_shape(
         lambda params, k: setup.sampler.sample(k, setup.predictor(params)), state.params, jax.random.key(0)
     )

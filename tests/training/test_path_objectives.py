@@ -10,7 +10,13 @@ from egmjax.networks import ResidualMLP
 from egmjax.paths import MaskedPath, Ordered
 from egmjax.processes import MaskedProcess
 from egmjax.simulators import first_hitting_sampler, ordered_sampler
-from egmjax.training import Context, likelihood_objective, log_variance_objective
+from egmjax.training import (
+    Context,
+    likelihood_objective,
+    log_variance_objective,
+    sum_objectives,
+    weighted_objective,
+)
 from tests.core.exact import Table
 
 MODEL = Table(2, 3, seed=2, spread=1.0)
@@ -33,8 +39,8 @@ def log_q(params, x):
     return -SAMPLER.log_weight(jax.random.key(0), lambda y, t: NET.apply(params, y, t), x)
 
 
-def batch(objective, x1, temper=1.0):
-    context = Context(None, jnp.asarray(temper), jnp.int32(0))
+def batch(objective, x1, temper=1.0, iteration=0):
+    context = Context(None, jnp.asarray(temper), jnp.int32(iteration))
     return objective.examples(jax.random.key(1), context, x1, jnp.zeros(len(x1)))
 
 
@@ -111,6 +117,36 @@ def test_likelihood_is_the_forward_divergence():
     examples, _ = batch(objective, STATES)
     losses = jax.vmap(lambda e: objective.loss(params, e))(examples)
     np.testing.assert_allclose(losses, -jax.vmap(lambda x: log_q(params, x))(STATES), rtol=1e-5)
+
+
+def test_a_mixture_has_the_weighted_sum_of_gradients():
+    """Of single states and of groups, at weights that change with the iteration; from states drawn by weight."""
+    kinds = {
+        "regression": weighted_objective(PROCESS, NET.apply),
+        "likelihood": likelihood_objective(SAMPLER, NET.apply),
+        "variance": log_variance_objective(SAMPLER, NET.apply, PSI, num_groups=2),
+    }
+    weights = {"likelihood": 0.25, "variance": lambda n: 0.1 * n}  # and one of 1
+    mixture = sum_objectives(kinds, weights)
+    assert mixture.weighted
+    assert not sum_objectives({"variance": kinds["variance"]}).weighted
+    assert mixture.num_energies == 1
+    params = parameters(0.3)
+    gradient = jax.jit(lambda e: jax.grad(loss(mixture, e))(params))
+    found = {}
+    for iteration in (0, 7):
+        examples, info = batch(mixture, STATES, iteration=iteration)
+        assert int(info["num_nonfinite"]) == 0
+        found[iteration] = gradient(examples)
+        parts = {
+            name: jax.grad(loss(kinds[name], jax.tree.map(lambda a: a[0], examples[name][0])))(params)
+            for name in kinds
+        }
+        shares = {"regression": 1.0, "likelihood": 0.25, "variance": 0.1 * iteration}
+        scaled = [jax.tree.map(lambda a, s=share: s * a, parts[name]) for name, share in shares.items()]
+        assert_same(found[iteration], jax.tree.map(lambda *a: sum(a), *scaled))
+    moved = jax.tree.map(lambda a, b: jnp.abs(a - b).max(), found[0], found[7])
+    assert max(jax.tree.leaves(moved)) > 1e-2
 
 
 def test_bad_input():

@@ -41,13 +41,15 @@ def fit(
     With `checkpoints`, saves every `checkpoint_every` iterations and at the end; an iteration is a
     deterministic function of the state, so a run that is killed and resumed from its last checkpoint ends with
     the very same parameters. `metrics_file` gets one JSON line an iteration; lines past the starting iteration,
-    left by a run that was cut off, are dropped first. Raises `ValueError` for `checkpoint_every < 1`.
+    left by a run that was cut off, are dropped first. Objectives take turns where `fit` goes on from the state of
+    another trainer, of the same parameters and optimiser. Raises `ValueError` for `checkpoint_every < 1`.
     """
     if checkpoint_every < 1:
         raise ValueError(f"checkpoint_every: at least 1, got {checkpoint_every}")
     first = int(state.iteration)
     history = _rewind(metrics_file, first)
     train_seconds = history[-1]["seconds"] if history else 0.0
+    energies = history[-1]["energy_evaluations"] if history else first * energies_per_iteration
     if first >= num_iterations:
         return FitResult(state, history, 0.0, train_seconds)
 
@@ -62,7 +64,8 @@ def fit(
             row: dict[str, float] = {"iteration": iteration}
             row |= {name: float(value) for name, value in jax.device_get(metrics).items()}
             train_seconds += time.perf_counter() - started
-            row |= {"seconds": train_seconds, "energy_evaluations": iteration * energies_per_iteration}
+            energies += energies_per_iteration
+            row |= {"seconds": train_seconds, "energy_evaluations": energies}
             history.append(row)
             write(row)
             if on_metrics is not None:

@@ -258,10 +258,12 @@ def sum_objectives(
     objectives: Mapping[str, Objective],
     weights: Mapping[str, float | Callable[[jax.Array], jax.Array]] | None = None,
 ) -> Objective:
-    """Several objectives on the same buffer, each with a weight: a number, or a function of the iteration.
+    """`sum_n weight_n loss_n` on the same states, each weight a number, or a function of the iteration.
 
-    Their metrics carry the name of the objective. Raises `ValueError` for weights of unknown names, or where some
-    draw the buffer by weight and others do not.
+    States are drawn by weight if any objective needs it; the others may learn anywhere, and then learn there. Examples
+    may be of any kind and number, single states or groups: a whole batch of each is one example of the sum. Every
+    loss is computed, also those of weight zero; to have objectives take turns `fit` one trainer after another. Metrics
+    carry the name of their objective. Raises `ValueError` for weights of unknown names.
     """
     weights = dict(weights or {})
     unknown = set(weights) - set(objectives)
@@ -269,8 +271,6 @@ def sum_objectives(
         raise ValueError(
             f"weights: unknown objectives {sorted(unknown)}, expected some of {sorted(objectives)}"
         )
-    if len({o.weighted for o in objectives.values()}) > 1:
-        raise ValueError("objectives: some draw from the buffer by weight and some do not")
 
     def share(name: str, iteration: jax.Array) -> jax.Array:
         weight = weights.get(name, 1.0)
@@ -281,17 +281,20 @@ def sum_objectives(
         info: dict[str, jax.Array] = {}
         for (name, objective), key_n in zip(objectives.items(), jax.random.split(key, len(objectives))):
             batch, more = objective.examples(key_n, context, x1, t)
-            batches[name] = (batch, jnp.broadcast_to(share(name, context.iteration), t.shape))
+            batches[name] = jax.tree.map(lambda a: a[None], (batch, share(name, context.iteration)))
             bad = more.pop("num_nonfinite", 0)
             info["num_nonfinite"] = info.get("num_nonfinite", jnp.zeros((), jnp.int32)) + bad
             info |= {f"{name}_{label}": value for label, value in more.items()}
         return batches, info
 
     def loss(params: Any, example: Any) -> jax.Array:
-        parts = [weight * objectives[name].loss(params, batch) for name, (batch, weight) in example.items()]
+        def mean(name: str, batch: Any) -> jax.Array:
+            return jnp.mean(jax.vmap(lambda e: objectives[name].loss(params, e))(batch))
+
+        parts = [weight * mean(name, batch) for name, (batch, weight) in example.items()]
         return sum(parts, start=jnp.zeros(()))
 
-    weighted = next(iter(objectives.values())).weighted
+    weighted = any(o.weighted for o in objectives.values())
     return Objective(examples, loss, weighted, sum(o.num_energies for o in objectives.values()))
 
 

@@ -4,7 +4,7 @@
 
     log_variance    (1/2) Var(log w) under any law of paths; under the sampler's own its gradient is that of the
                     reverse KL divergence, -E[(log w - mean) grad log q], with the mean as baseline (VarGrad,
-                    Richter et al., 2020)
+                    Richter et al., 2020; on paths of diffusions Richter and Berner, 2024)
     likelihood      -E_p[log q], the forward KL divergence up to a constant, over states drawn by weight or data
 
 Both take states from the source and paths from the backward chain, so they serve every process with exact log-weights:
@@ -30,10 +30,18 @@ def log_variance_objective(
     """Half the variance of the log-weight over each of `num_groups` equal parts of a batch.
 
     On-policy with a `rollout_source` whose buffer holds one iteration of as many roll-outs as the batch, and one update
-    an iteration: draws are then each roll-out once. Otherwise the reference is a mixture of older models, for which the
-    minimum is the same. It seeks modes that the sampler visits and knows nothing of others: ramp the temperature.
-    Non-finite energies leave their path out, so it does not learn to keep away from them either. Raises `ValueError`
-    for `num_groups < 1`; a batch that does not divide, or groups of one, when examples are made.
+    an iteration: draws are then each roll-out once. Otherwise the reference is a mixture of older models, or what
+    weights make of it in a sum with an objective that needs them; the minimum is the same. It seeks modes that the
+    sampler visits and knows nothing of others: ramp the temperature, or begin with another objective. Non-finite
+    energies leave their path out, so it does not learn to keep away from them either.
+
+    A flow or a fixed order has no path beside its state. A diffusion or a random order has, drawn backwards from the
+    state: the gradient is that of the reverse divergence once the backward chain from own samples retraces own
+    paths. An exact sampler is the minimum at any rate; where steps are too coarse for one, the minimum is what serves
+    such paths best, and own samples need not be better for it. Costs a gradient of the network at each step; for
+    the memory see `grid_sampler`.
+
+    Raises `ValueError` for `num_groups < 1`; a batch that does not divide, or groups of one, when examples are made.
     """
     if num_groups < 1:
         raise ValueError(f"num_groups: at least 1, got {num_groups}")
