@@ -82,6 +82,9 @@ class Options(ObjectiveOptions, RunOptions):
     """MCMC moves of the target on buffered states before they are learned from: above 0 the run learns from MCMC."""
     refresh_step: float = 0.05
     """Langevin step of these moves, in squared units of the real coordinates."""
+    num_reference: int = 0
+    """Learn from that many draws of the target in place of own samples, where it can be sampled: above 0 the run learns
+    from data, and its weights certify it all the same (weighted and likelihood only)."""
     temper_start: float = 0.3
     """Fraction of the log-density at the start of training; ramps up to 1."""
     temper_fraction: float = 0.3
@@ -336,10 +339,44 @@ class Gmm40Options(FlowOptions):
 
 @dataclass(kw_only=True)
 class FunnelOptions(FlowOptions):
-    """Neal's funnel in the plane, by a flow."""
+    """Neal's funnel, ten dimensions, by a flow."""
 
+    dim: int = 10
+    """Dimensions; at least 2."""
     scale: float = 8.0
     power: float = 2.0
+
+
+@dataclass(kw_only=True)
+class Dw4Options(FlowOptions):
+    """Four particles in the plane with double-well pairs, mean-free, by an equivariant flow."""
+
+    network: Literal["mlp", "coordinates", "particles"] = "particles"
+    objective: ObjectiveName = "weighted"
+    iterations: int = 200
+    num_rollouts: int = 256
+    batch_size: int = 256
+    width: int = 32
+    depth: int = 2
+    scale: float = 2.1
+    num_steps: int | None = 20
+
+
+@dataclass(kw_only=True)
+class Lj13Options(FlowOptions):
+    """Thirteen Lennard-Jones particles in a harmonic trap, mean-free, by an equivariant diffusion."""
+
+    factor: float = 1.0
+    """1 counts every pair twice, as EGM, iDEM and ASBS do, 1/2 once."""
+    process: Literal["flow", "diffusion", "flow+diffusion", "jump", "flow+jump"] = "diffusion"
+    network: Literal["mlp", "coordinates", "particles"] = "particles"
+    objective: ObjectiveName = "weighted"
+    num_rollouts: int = 256
+    batch_size: int = 256
+    width: int = 32
+    depth: int = 2
+    scale: float = 0.7
+    num_samples: int = 5_000
 
 
 @dataclass(kw_only=True)
@@ -431,6 +468,8 @@ TARGETS: dict[str, type[Options]] = {
     "gmm40": Gmm40Options,
     "funnel": FunnelOptions,
     "many-well": ManyWellOptions,
+    "dw4": Dw4Options,
+    "lj13": Lj13Options,
     "gb-rbm": GbRbmOptions,
     "joint-mog": JointMogOptions,
     "joint-dw4": JointDw4Options,
@@ -677,6 +716,13 @@ def check(options: RunOptions) -> None:
         raise ValueError(f"weight_decay: at least 0 and finite, got {weight_decay}")
     if getattr(options, "refresh", 0) < 0:
         raise ValueError(f"refresh: at least 0, got {getattr(options, 'refresh', 0)}")
+    num_reference, objective = getattr(options, "num_reference", 0), getattr(options, "objective", None)
+    if num_reference < 0 or num_reference == 1:
+        raise ValueError(f"num_reference: 0, or at least 2 draws, got {num_reference}")
+    if num_reference and objective not in ("weighted", "likelihood"):
+        raise ValueError(f"num_reference: weighted and likelihood learn from draws, not {objective}")
+    if num_reference and getattr(options, "refresh", 0):
+        raise ValueError("num_reference: or --refresh, one of both; draws of the target need no moves")
     if (getattr(options, "radius", None) or 0) < 0:
         raise ValueError("radius: at least 0")
     check_seed(options.seed)

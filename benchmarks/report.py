@@ -11,7 +11,7 @@ import numpy as np
 
 from egmjax import metrics
 from egmjax.states import Real
-from egmjax.targets import Target
+from egmjax.targets import Target, mean_free_basis
 
 POINTS = 2_000  # exact transport is cubic in the number of points
 FLOOR_PAIRS = 4
@@ -69,9 +69,8 @@ def compare(
             kind: exact.tolist(),
         }
 
-    points = _points(target, x)
-    if points is not None and reference is not None:
-        entries["x_w2"] = _w2(target, points, log_weight, reference, key)
+    if reference is not None and _points(target, x) is not None:
+        entries |= _clouds(target, x, log_weight, reference, key)
     return entries, details
 
 
@@ -105,18 +104,49 @@ def _points(target: Target, x: Any) -> Any:
     return np.concatenate(real, axis=1).astype(np.float64) if real else None
 
 
-def _w2(target: Target, points: np.ndarray, log_weight: np.ndarray, reference: Any, key: jax.Array) -> Entry:
-    num = min(POINTS, len(points))
-    exact = _points(target, reference)
+def _clouds(
+    target: Target, x: Any, log_weight: np.ndarray, reference: Any, key: jax.Array
+) -> dict[str, Entry]:
+    """Between sets of `POINTS` states: W2 of states and of energies, of particles also W1 and W2 of all distances."""
+    num = min(POINTS, len(log_weight))
     key_exact, key_resample = jax.random.split(key)
     chosen = np.asarray(metrics.resample(key_resample, log_weight, num))
-    fresh = [_points(target, target.sample(k, num)) for k in jax.random.split(key_exact, 2 * FLOOR_PAIRS)]
-    floor = np.mean([metrics.wasserstein2(fresh[i], fresh[i + 1]) for i in range(0, len(fresh), 2)])
-    return {
-        "value": metrics.wasserstein2(points[:num], exact[:num]),
-        "weighted": metrics.wasserstein2(points[np.minimum(chosen, len(points) - 1)], exact[:num]),
-        "floor": float(floor),
+    resampled = jax.tree.map(lambda a: np.asarray(a)[np.minimum(chosen, len(log_weight) - 1)], x)
+    fresh = [target.sample(k, num) for k in jax.random.split(key_exact, 2 * FLOOR_PAIRS)]
+    sets = [
+        jax.tree.map(lambda a: np.asarray(a)[:num], states) for states in (x, resampled, reference, *fresh)
+    ]
+
+    def entry(distance: Callable[[Any, Any], float], of: Callable[[Any], np.ndarray]) -> Entry:
+        value, weighted, exact, *floor = [of(states) for states in sets]
+        pairs = [distance(floor[i], floor[i + 1]) for i in range(0, len(floor), 2)]
+        return {
+            "value": distance(value, exact),
+            "weighted": distance(weighted, exact),
+            "floor": float(np.mean(pairs)),
+        }
+
+    entries = {
+        "x_w2": entry(metrics.wasserstein2, lambda states: _points(target, states)),
+        "energy_w2": entry(
+            metrics.wasserstein2_1d,
+            lambda states: np.asarray(jax.vmap(target.energy)(states), np.float64),
+        ),
     }
+    if target.num_particles is not None:
+        entries["distance_w1"] = entry(metrics.wasserstein1, lambda states: _distances(target, states))
+        entries["distance_w2"] = entry(metrics.wasserstein2_1d, lambda states: _distances(target, states))
+    return entries
+
+
+def _distances(target: Target, x: Any) -> np.ndarray:
+    """Distances of all pairs of particles in all states, pooled."""
+    num, points = target.num_particles, _points(target, x)
+    assert num is not None
+    dim = points.shape[1] // (num - 1)
+    positions = (points @ mean_free_basis(num, dim).T).reshape(len(points), num, dim)
+    first, second = np.triu_indices(num, 1)
+    return np.linalg.norm(positions[:, first] - positions[:, second], axis=-1).ravel()
 
 
 def clean(value: Any) -> Any:
@@ -139,7 +169,8 @@ def table(report: dict[str, Any]) -> str:
     log_z = report["log_z"]
     lines = [
         f"{report['target']}: {report['num_samples']} samples"
-        + (", learned from the energy and from MCMC" if report["config"].get("refresh") else ""),
+        + (", learned from the energy and from MCMC" if report["config"].get("refresh") else "")
+        + (f", learned from {n} draws of the target" if (n := report["config"].get("num_reference")) else ""),
         f"  {'metric':<24}{'raw':>12}{'weighted':>12}{'floor':>12}",
     ]
     for name, entry in report["metrics"].items():

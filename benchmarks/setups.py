@@ -48,6 +48,8 @@ from egmjax.simulators import (
 )
 from egmjax.states import Categorical, Real, Space
 from egmjax.targets import (
+    DW4,
+    LJ13,
     Funnel,
     GaussianBernoulliRBM,
     GaussianMixture,
@@ -67,7 +69,9 @@ from egmjax.targets import (
 )
 from egmjax.training import (
     Objective,
+    Source,
     Trainer,
+    data_source,
     geometric_temper,
     likelihood_objective,
     linear_temper,
@@ -84,11 +88,13 @@ from egmjax.training import (
 
 from .nets import Networks, make_networks
 from .options import (
+    Dw4Options,
     FunnelOptions,
     Gmm40Options,
     IsingOptions,
     LatticeOptions,
     LearnedOptions,
+    Lj13Options,
     ManyWellOptions,
     ObjectiveOptions,
     Options,
@@ -99,6 +105,8 @@ from .options import (
     is_coarse_to_fine,
     order_of,
 )
+
+REFERENCE_SEED = 30_000  # draws learned from share no key with those of the report
 
 
 class Setup(NamedTuple):
@@ -169,20 +177,24 @@ def build_from_energy(name: str, options: Options) -> Setup:
         None if isinstance(rest, Summed) else target.site_energies,
         target.multispin_energy,
     )
-    source = rollout_source(
-        process,
-        sampler,
-        replay_buffer(
-            options.buffer_rollouts * options.num_rollouts,
-            weighted=objective.weighted,
-            min_ess_fraction=options.min_ess_fraction,
-        ),
-        psi_fn,
-        networks.generator,
-        num_rollouts=options.num_rollouts,
-        refresh=refreshing_moves(target.space, num_steps=options.refresh, step_size=options.refresh_step)
-        if options.refresh
-        else None,
+    source = (
+        _reference_source(options, whole, rest)
+        if options.num_reference
+        else rollout_source(
+            process,
+            sampler,
+            replay_buffer(
+                options.buffer_rollouts * options.num_rollouts,
+                weighted=objective.weighted,
+                min_ess_fraction=options.min_ess_fraction,
+            ),
+            psi_fn,
+            networks.generator,
+            num_rollouts=options.num_rollouts,
+            refresh=refreshing_moves(target.space, num_steps=options.refresh, step_size=options.refresh_step)
+            if options.refresh
+            else None,
+        )
     )
     ramp = geometric_temper if options.temper_ramp == "geometric" else linear_temper
     trainer = make_trainer(
@@ -192,7 +204,10 @@ def build_from_energy(name: str, options: Options) -> Setup:
         batch_size=options.batch_size,
         updates_per_iteration=options.updates_per_iteration,
         ema_decay=options.ema_decay,
-        temper_fn=ramp(options.temper_start, round(options.temper_fraction * options.iterations)),
+        temper_fn=ramp(
+            1.0 if options.num_reference else options.temper_start,
+            round(options.temper_fraction * options.iterations),
+        ),
     )
     for_each = energies_of_an_example(options, objective, target.space)
     for_each += options.refresh * energies_of_a_move(target.space)
@@ -209,7 +224,7 @@ def build_from_energy(name: str, options: Options) -> Setup:
         gradients = sampler.num_steps * (1 if process.is_reversal else 2)
         for_each += 1
     for_rollout += gradients
-    per_iteration = options.num_rollouts * (1 + for_rollout)
+    per_iteration = 0 if options.num_reference else options.num_rollouts * (1 + for_rollout)
     per_iteration += options.updates_per_iteration * options.batch_size * for_each
     per_sample = 1 + gradients
     if rest is not None:
@@ -231,6 +246,16 @@ def build_from_energy(name: str, options: Options) -> Setup:
         noised_energy_fn,
         rest,
     )
+
+
+def _reference_source(options: Options, whole: Target, rest: Integrated | Summed | None) -> Source:
+    """Draws of the target in place of roll-outs."""
+    key = jax.random.fold_in(jax.random.key(REFERENCE_SEED), options.seed)
+    x = whole.sample(key, options.num_reference)
+    if x is None:
+        raise ValueError(f"num_reference: there are no draws of this {type(whole).__name__}")
+    space = whole.space if rest is None else rest.space
+    return data_source(x if rest is None else jax.vmap(rest.split)(x), space)
 
 
 def _integrated(options: Options, target: Target) -> Integrated | Summed | None:
@@ -300,9 +325,13 @@ def make_target(name: str, options: Options) -> Target:
         case Gmm40Options():
             return GaussianMixture.gmm40(options.variant, options.dim)
         case FunnelOptions():
-            return Funnel()
+            return Funnel(options.dim)
         case ManyWellOptions():
             return ManyWell(options.num_wells)
+        case Dw4Options():
+            return DW4()
+        case Lj13Options():
+            return LJ13(options.factor)
         case LearnedOptions():
             from .learned import load_energy  # imports the flows, which takes seconds
 

@@ -23,6 +23,7 @@ from .._mean_free import mean_free_positions, pair_distances
 from .._pytree import frozen_pytree
 from ..states import Real
 from ._base import Target
+from ._chain_sample import NUM_CHAINS, chain_sample
 from ._host import host_generator
 from ._star_rejection import StarProposal, star_proposal, star_sample
 
@@ -86,7 +87,8 @@ class LJ13(Target):
     """Thirteen Lennard-Jones particles in a harmonic trap; a state is `y: float [36]`.
 
     `factor` (`c`), a leaf, is 1 where every pair is counted twice, as in EGM, iDEM and ASBS, and 1/2 where
-    it is counted once. Nothing is known in closed form. At `c = 1` the icosahedron has energy -83.0896.
+    it is counted once. Nothing is known in closed form. At `c = 1` the icosahedron has energy -83.0896 and the mean
+    energy of chains is -43.1: a liquid. Where particles meet the energy is infinite and forces are not numbers.
     """
 
     factor: float | jax.Array = 1.0
@@ -113,6 +115,17 @@ class LJ13(Target):
         sixth = square**-3
         pairs = jnp.sum(sixth * (sixth - 2.0))  # a product, so that overflow is infinite and not nan
         return 2.0 * jnp.asarray(self.factor, x.dtype) * pairs + 0.5 * jnp.sum(jnp.square(x))
+
+    def sample(self, key: jax.Array, num_samples: int) -> jax.Array | None:
+        """`num_samples` draws of 256 chains, float `[num_samples, 36]`; `None` for a `factor` outside of [1/2, 1].
+
+        See `_chain_sample.py`; about a millisecond and a half a draw. Energies of a chain have an autocorrelation time
+        of 4 trajectories, draws are 20 apart. Beyond `c = 1` clusters freeze, which chains of this length do not cross.
+        """
+        if not 0.5 <= float(self.factor) <= 1.0:
+            return None
+        x = chain_sample(key, self, -(-num_samples // NUM_CHAINS), scale=0.7, step_size=0.02)
+        return x[:num_samples]
 
     @property
     def observables(self) -> Mapping[str, Callable[[jax.Array], jax.Array]]:
