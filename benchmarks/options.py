@@ -353,13 +353,16 @@ class Dw4Options(FlowOptions):
 
     network: Literal["mlp", "coordinates", "particles"] = "particles"
     objective: ObjectiveName = "weighted"
-    iterations: int = 200
-    num_rollouts: int = 256
+    iterations: int = 400
+    num_rollouts: int = 128
+    buffer_rollouts: int = 80
     batch_size: int = 256
+    learning_rate: float = 5e-3
     width: int = 32
     depth: int = 2
     scale: float = 2.1
     num_steps: int | None = 20
+    num_samples: int = 5_000
 
 
 @dataclass(kw_only=True)
@@ -675,6 +678,8 @@ def check(options: RunOptions) -> None:
         )
     if "jump" in process and (getattr(options, "bins", 2) < 2 or getattr(options, "num_steps", None) == 1):
         raise ValueError("bins: jumps need at least two bins and two steps")
+    if "jump" in process and getattr(options, "network", "") == "particles":
+        raise ValueError("network: particles have velocities, not the bins of --process jump")
     if isinstance(options, LatticeOptions) and options.network == "transformer" and options.width % 4:
         raise ValueError(f"width: a multiple of the 4 heads of attention, got {options.width}")
     if isinstance(options, LatticeOptions) and order_of(options) == "coarse-to-fine":

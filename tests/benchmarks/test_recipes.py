@@ -4,12 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.spatial.distance import pdist
 from scipy.special import expit
 
 from benchmarks import options as options_module
 from benchmarks import train
 from benchmarks.options import TARGETS, FlowOptions, LatticeOptions, LearnedOptions, MixedOptions, check
+from benchmarks.report import FLOOR_SEED
 from benchmarks.runs import build
+from egmjax.targets import DW4, mean_free_basis
 from tests.benchmarks.commands import TINY, arguments, strict_json
 
 PEAKED = {
@@ -53,6 +56,8 @@ def variants():
     yield "joint-dw4", {"network": "mlp"}
     yield "joint-dw4", {"network": "particles", "sum_symbols": True}
     yield "funnel", {"integrate_gaussian": True, "network": "coordinates"}
+    yield "funnel", {"dim": 3, "num_reference": 50, "objective": "weighted"}
+    yield "lj13", {"factor": 0.5, "refresh": 2}
     yield "three-peaks", {"process": "jump", "bins": 6}
     yield "three-modes", {"stepper": "euler"}
 
@@ -110,6 +115,7 @@ def test_recipe_composes(name, changes, tmp_path):
         ("gb-rbm", {"process": "diffusion", "symbols": "uniform", "objective": "bootstrap"}),
         ("three-modes", {"refresh": 2, "objective": "weighted"}),
         ("three-modes", {**PEAKED, "num_steps": 8}),
+        ("funnel", {"dim": 3, "num_reference": 200, "objective": "weighted"}),
     ],
     ids=str,
 )
@@ -125,6 +131,34 @@ def test_recipe_runs(name, changes, tmp_path):
     assert np.isfinite(report["log_z"]["estimate"])
     assert exact is None or report["log_z"]["elbo"] < exact + 1.0
     assert report["num_nonfinite"] == 0
+
+
+@pytest.mark.slow
+def test_particles_are_held_against_their_distances(tmp_path, capsys):
+    """Draws to learn from are others than those that the report compares with; no energy is spent on them."""
+    words = {"num_exact": 50, "num_reference": 300, "num_samples": 300}
+    train.main(arguments("dw4", tmp_path / "run", **words))
+    assert "learned from 300 draws of the target" in capsys.readouterr().out
+    report = strict_json((tmp_path / "run" / "report.json").read_text())
+    assert report["energy_evaluations"] == 300
+    assert {"energy_w1", "energy_w2", "x_w2", "distance_w1", "distance_w2"} <= set(report["metrics"])
+    assert np.isfinite(report["log_z"]["estimate"])
+    with np.load(tmp_path / "run" / "samples.npz") as samples:
+        y = samples["x"].astype(np.float64)
+    exact = np.asarray(DW4().sample(jax.random.key(FLOOR_SEED), 300), np.float64)
+    pooled = [
+        np.concatenate([pdist(x) for x in (a @ mean_free_basis(4, 2).T).reshape(-1, 4, 2)])
+        for a in (y, exact)
+    ]
+    first, second = (np.sort(values) for values in pooled)  # of sets of equal size: sorted values are paired
+    entries = report["metrics"]
+    assert entries["distance_w1"]["value"] == pytest.approx(np.mean(np.abs(first - second)), rel=1e-3)
+    assert entries["distance_w2"]["value"] == pytest.approx(np.sqrt(np.mean((first - second) ** 2)), rel=1e-3)
+    energies = [
+        np.sort(np.asarray(jax.vmap(DW4().energy)(a.astype(np.float32)), np.float64)) for a in (y, exact)
+    ]
+    wanted = np.sqrt(np.mean((energies[0] - energies[1]) ** 2))
+    assert entries["energy_w2"]["value"] == pytest.approx(wanted, rel=1e-3)
 
 
 @pytest.mark.slow
@@ -186,6 +220,33 @@ def test_gradients_are_counted(tmp_path):
         more = informed.energies_per_iteration - plain.energies_per_iteration
         assert more == TINY["num_rollouts"] * calls + TINY["updates_per_iteration"] * TINY["batch_size"]
         assert informed.energies_per_sample == 1 + calls
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "sentence"),
+    [
+        ("dw4", {"num_reference": 1}, "^num_reference: 0, or"),
+        ("dw4", {"num_reference": 50, "objective": "snis"}, "^num_reference: weighted and"),
+        ("dw4", {"num_reference": 50, "refresh": 1}, "^num_reference: or --refresh"),
+        ("dw4", {"process": "jump"}, "^network: "),
+    ],
+)
+def test_what_does_not_go_together_is_refused(name, changes, sentence, tmp_path):
+    with pytest.raises(ValueError, match=sentence):
+        check(tiny(name, changes, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "sentence"),
+    [
+        ("lj13", {"num_reference": 50, "factor": 2.0}, "^num_reference: there are no draws"),
+        ("funnel", {"dim": 1}, "^dim: "),
+    ],
+)
+def test_what_cannot_be_built_is_refused(name, changes, sentence, tmp_path):
+    options = tiny(name, changes, tmp_path)
+    with pytest.raises(ValueError, match=sentence):
+        build(name, options)
 
 
 def test_symbols_or_gaussian_coordinates_are_summed_out(tmp_path):

@@ -5,7 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from egmjax.networks import ParticleNet, time_features
+from egmjax.networks import ParticleNet, ResidualMLP, time_features
+from egmjax.paths import stationary_path
+from egmjax.processes import FlowProcess
+from egmjax.simulators import grid_sampler, time_grid
 from egmjax.states import Categorical, Real
 from egmjax.targets import mean_free_basis
 from tests.networks.checks import randomize, state
@@ -106,3 +109,34 @@ def test_against_the_formula(x64):
 def test_refuses(name, space, shape, num):
     with pytest.raises(ValueError, match=f"^{name}: "):
         ParticleNet(space, shape, num).init(jax.random.key(0), state(space, 0), jnp.asarray(0.5))
+
+
+@pytest.mark.slow
+def test_weights_of_its_flow_do_not_change_with_the_whole_path(x64):
+    """Permuted and turned starts end at permuted and turned states, of the same log-weight forwards and backwards."""
+    space = Real(((NUM - 1) * 2,))
+    process = FlowProcess(stationary_path(space.shape, scale=1.3))
+    sampler = grid_sampler(process, time_grid(4))
+    rng = np.random.default_rng(3)
+    order, turn = rng.permutation(NUM), random_turn(rng, 2, True)
+    start = jnp.asarray(1.3 * rng.normal(size=space.shape))
+
+    def both(network):
+        params = randomize(network.init(jax.random.key(0), start, jnp.asarray(0.3)))
+        predict = lambda x, t: 0.1 * network.apply(params, x, t)  # noqa: E731  small, so that steps are one to one
+
+        @jax.jit
+        def roll_out(x):
+            found = sampler.sample(jax.random.key(0), predict, x, 0.0)
+            back = sampler.log_weight(jax.random.key(1), predict, found.x)
+            return found.x, jnp.stack([found.log_weight, back])
+
+        return roll_out(start), roll_out(moved(start, order, turn))
+
+    (end, log_weight), (other, same) = both(ParticleNet(space, space.shape, NUM, 7, scale=1.3))
+    assert np.abs(end - start).max() > 1e-2
+    assert np.abs(log_weight).min() > 1e-2
+    np.testing.assert_allclose(other, moved(end, order, turn), rtol=0, atol=1e-10)
+    np.testing.assert_allclose(same, log_weight, rtol=0, atol=1e-10)
+    (_, log_weight), (_, changed) = both(ResidualMLP(space, space.shape, 7, 1))
+    assert np.abs(changed - log_weight).min() > 1e-3, "a network of coordinates knows no particles"

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
+from benchmarks.chain_report import summarize_series
+from egmjax.mcmc import parallel_tempering, refreshing_moves
 from egmjax.targets import DW4, LJ13, mean_free_basis
 from egmjax.targets import _particles as particles
 from egmjax.targets._star_rejection import star_accepted
@@ -109,3 +111,67 @@ def test_lj13_minima(x64):
 def test_lj13_is_infinite_and_never_nan_where_particles_meet():
     assert LJ13().energy(jnp.zeros(36)) == jnp.inf
     assert not np.isnan(LJ13().energy(jnp.full(36, 1e-4)))
+
+
+def test_forces_where_particles_meet():
+    """DW4 is finite everywhere; of LJ13 forces are no numbers there, which Metropolis tests and weights refuse."""
+    assert np.isfinite(DW4().energy(jnp.zeros(6)))
+    assert np.isfinite(jax.grad(DW4().energy)(jnp.zeros(6))).all()
+    assert not np.isfinite(jax.grad(LJ13().energy)(jnp.zeros(36))).any()
+
+
+def virial(target, x):
+    """`y . grad E`, whose mean is the dimension for every density that vanishes far out and where particles meet."""
+    return np.asarray(jax.vmap(lambda y: y @ jax.grad(target.energy)(y))(x), np.float64)
+
+
+def tempered_series(target, num_chains, num_steps):
+    """Energies and mean distances `[chains, steps]` by parallel tempering with Langevin moves from the icosahedron."""
+    golden = (1 + 5**0.5) / 2
+    corners = [(0.0, a, b * golden) for a in (-1, 1) for b in (-1, 1)]
+    corners += [np.roll(c, 1) for c in corners] + [np.roll(c, 2) for c in corners]
+    start = np.vstack([np.zeros(3), np.array(corners) / np.sqrt(1 + golden**2)])
+    start = jnp.asarray(mean_free_basis(13, 3).T @ start.ravel(), float)
+    langevin = refreshing_moves(target.space, num_steps=10, step_size=8e-4)
+    tempering = parallel_tempering(
+        target.energy,
+        lambda key, y, b: langevin(key, y, lambda z: -b * target.energy(z)),
+        (1.0, 0.85, 0.7, 0.57, 0.45),
+    )
+
+    def chain(key):
+        def step(state, key):
+            state, _ = tempering.step(key, state)
+            y = state.position[0]
+            return state, (target.energy(y), target.observables["mean_distance"](y))
+
+        return jax.lax.scan(step, tempering.init(start), jax.random.split(key, num_steps))[1]
+
+    return jax.jit(jax.vmap(chain))(jax.random.split(jax.random.key(5), num_chains))
+
+
+def test_lj13_draws_by_two_methods_and_the_virial_theorem():
+    """Hamiltonian chains from noise and tempered Langevin chains from the ground state; means, and halves of chains."""
+    target = LJ13()
+    x = target.sample(jax.random.key(1), 256 * 8)
+    assert x.shape == (256 * 8, 36)
+    value = virial(target, x)
+    assert abs(value.mean() - 36) < SIGMAS * value.std() / np.sqrt(256 * 8)
+    assert abs(virial(LJ13(0.5), x).mean() - 36) > SIGMAS * value.std() / np.sqrt(256 * 8)  # it can tell
+    drawn = [
+        np.asarray(jax.vmap(fn)(x), np.float64) for fn in (target.energy, target.observables["mean_distance"])
+    ]
+    for values, other in zip(drawn, tempered_series(target, 24, 1_500)):
+        chains = summarize_series(values.reshape(8, 256).T)
+        tempered = summarize_series(np.asarray(other)[:, 500:])
+        assert chains["r_hat"] < 1.05  # four draws a half, with a correlation of .1
+        assert chains["ess"] > 1_000
+        assert tempered["r_hat"] < 1.1
+        assert abs(chains["mean"] - tempered["mean"]) < SIGMAS * np.hypot(
+            chains["stderr"], tempered["stderr"]
+        )
+
+
+def test_lj13_draws_where_chains_mix():
+    assert LJ13(0.5).sample(jax.random.key(0), 300).shape == (300, 36)
+    assert LJ13(2.0).sample(jax.random.key(0), 10) is None
