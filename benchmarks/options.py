@@ -339,12 +339,20 @@ class Gmm40Options(FlowOptions):
 
 @dataclass(kw_only=True)
 class FunnelOptions(FlowOptions):
-    """Neal's funnel, ten dimensions, by a flow."""
+    """Neal's funnel, ten dimensions, all but one of them integrated out, by a flow."""
 
     dim: int = 10
     """Dimensions; at least 2."""
-    scale: float = 8.0
-    power: float = 2.0
+    integrate_gaussian: bool = True
+    objective: ObjectiveName = "weighted"
+    iterations: int = 40
+    num_rollouts: int = 256
+    batch_size: int = 256
+    width: int = 32
+    depth: int = 1
+    scale: float = 4.0
+    num_steps: int | None = 10
+    num_samples: int = 2_000
 
 
 @dataclass(kw_only=True)
