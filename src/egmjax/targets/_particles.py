@@ -87,8 +87,9 @@ class LJ13(Target):
     """Thirteen Lennard-Jones particles in a harmonic trap; a state is `y: float [36]`.
 
     `factor` (`c`), a leaf, is 1 where every pair is counted twice, as in EGM, iDEM and ASBS, and 1/2 where
-    it is counted once. Nothing is known in closed form. At `c = 1` the icosahedron has energy -83.0896 and the mean
-    energy of chains is -43.1: a liquid. Where particles meet the energy is infinite and forces are not numbers.
+    it is counted once. Nothing is known in closed form. At `c = 1` the icosahedron has energy -83.0896, and chains
+    have a mean of -43.01 +- .06 with a standard deviation of 6.9: a liquid. Where particles meet the energy is
+    infinite and forces are no numbers.
     """
 
     factor: float | jax.Array = 1.0
