@@ -686,8 +686,6 @@ def check(options: RunOptions) -> None:
         )
     if "jump" in process and (getattr(options, "bins", 2) < 2 or getattr(options, "num_steps", None) == 1):
         raise ValueError("bins: jumps need at least two bins and two steps")
-    if "jump" in process and getattr(options, "network", "") == "particles":
-        raise ValueError("network: particles have velocities, not the bins of --process jump")
     if isinstance(options, LatticeOptions) and options.network == "transformer" and options.width % 4:
         raise ValueError(f"width: a multiple of the 4 heads of attention, got {options.width}")
     if isinstance(options, LatticeOptions) and order_of(options) == "coarse-to-fine":

@@ -228,7 +228,6 @@ def test_gradients_are_counted(tmp_path):
         ("dw4", {"num_reference": 1}, "^num_reference: 0, or"),
         ("dw4", {"num_reference": 50, "objective": "snis"}, "^num_reference: weighted and"),
         ("dw4", {"num_reference": 50, "refresh": 1}, "^num_reference: or --refresh"),
-        ("dw4", {"process": "jump"}, "^network: "),
     ],
 )
 def test_what_does_not_go_together_is_refused(name, changes, sentence, tmp_path):
