@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
@@ -66,7 +67,12 @@ def load(
     check(options)
     setup = build(name, options)
     state = store.restore(setup.init(options.seed))
-    return LoadedRun(name, options, setup, jax.device_get(state.ema_params), compile_roll_out(setup))
+    return LoadedRun(name, options, setup, on_this_device(state.ema_params), compile_roll_out(setup))
+
+
+def on_this_device(params: Any) -> Any:
+    """Parameters that were laid out over devices, as arrays of one."""
+    return jax.tree.map(jnp.asarray, jax.device_get(params))
 
 
 def build(name: str, options: RunOptions) -> Setup:

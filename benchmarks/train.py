@@ -29,7 +29,7 @@ from .data_report import data_table, evaluate_data
 from .laws import LAWS
 from .options import DATA_SETS, RUNS, TARGETS, RunOptions, check, configuration, read_configuration, recipe
 from .report import clean, table
-from .runs import build, checkpoints
+from .runs import build, checkpoints, on_this_device
 from .setups import Setup
 from .target_report import evaluate_energy
 
@@ -131,7 +131,7 @@ def train(run: Run) -> dict[str, Any]:
         state, compile_seconds = result.state, compile_seconds + result.compile_seconds
     cpu_seconds = time.process_time() - started
     evaluate = evaluate_energy if setup.has_energy else evaluate_data
-    params = jax.device_get(state.ema_params)
+    params = on_this_device(state.ema_params)
     report = evaluate(name, options, setup, params, result.history, folder)
     if not is_writer():
         return report

@@ -98,10 +98,11 @@ class _Perceptrons(SymbolNet, kw_only=True):
         """Logits `[..., S]` of the rows `which` from the first product `[..., s, width]` and the linear term."""
 
         def times(kernel: jax.Array, a: jax.Array) -> jax.Array:
-            return jnp.einsum("...sk,...kh->...sh", a, kernel[which])
+            # parameters may be numpy's, which a traced row cannot index
+            return jnp.einsum("...sk,...kh->...sh", a, jnp.asarray(kernel)[which])
 
         def active(a: jax.Array, bias: jax.Array | None) -> jax.Array:
-            return nn.tanh(a if bias is None else a + jnp.expand_dims(bias[which], -2))
+            return nn.tanh(a if bias is None else a + jnp.expand_dims(jnp.asarray(bias)[which], -2))
 
         h = active(pre, self.first_bias)
         for kernel, mean, bias in self.layers:
@@ -111,7 +112,7 @@ class _Perceptrons(SymbolNet, kw_only=True):
             h = active(new, bias)
         logits = times(self.head, h) + linear
         if self.offset is not None:
-            logits = logits + jnp.expand_dims(self.offset[which], -2)
+            logits = logits + jnp.expand_dims(jnp.asarray(self.offset)[which], -2)
         return self._logits(logits)
 
 
