@@ -229,7 +229,7 @@ def test_gradients_are_counted(tmp_path):
     plain = build("three-modes", tiny("three-modes", {**PEAKED, "energy_gradient": False}, tmp_path))
     for noise, calls in ((1.0, 100), (0.5, 200)):
         informed = build("three-modes", tiny("three-modes", {**PEAKED, "noise": noise}, tmp_path))
-        more = informed.energies_per_iteration - plain.energies_per_iteration
+        more = informed.phases[0].energies_per_iteration - plain.phases[0].energies_per_iteration
         assert more == TINY["num_rollouts"] * calls + TINY["updates_per_iteration"] * TINY["batch_size"]
         assert informed.energies_per_sample == 1 + calls
 

@@ -154,7 +154,8 @@ class SiteMLPs(_Perceptrons):
         """Row `i`, `[S]`."""
         table = jnp.asarray(self.table)[i]
         z = self._values(jnp.where(table >= 0, x[jnp.where(table >= 0, table, 0)], self.num_states))
-        first, linear = (jnp.einsum("...sk,...kh->...sh", z, kernel[i]) for kernel in (self.first, self.skip))
+        kernels = (jnp.asarray(kernel)[i] for kernel in (self.first, self.skip))
+        first, linear = (jnp.einsum("...sk,...kh->...sh", z, kernel) for kernel in kernels)
         return self._finish(first, linear, i)
 
     def decode(self, params: Any, x: jax.Array, memory: Any, start: int, stop: int) -> tuple[Any, StepFn]:
