@@ -246,7 +246,10 @@ class OrderedMLPs(_Perceptrons):
         block, row = divmod(start, self.block_size)
         sums = self._sums(x, start, np.ones((start, stop - start), bool))
         within = np.s_[start * many : stop * many, row : row + stop - start]
-        return [(done, kernels[block]()[within]) for done, kernels in zip(sums, (self.first, self.skip))]
+        return [
+            (done, jnp.asarray(kernels[block]())[within])
+            for done, kernels in zip(sums, (self.first, self.skip))
+        ]
 
     def row(self, x: jax.Array, i: Any, start: int, stop: int, prepared: Any) -> jax.Array:
         """Row `i`, `[S]`, of those from `start` to `stop`, as they were prepared."""
