@@ -164,7 +164,9 @@ def table(report: dict[str, Any]) -> str:
     """The report as text."""
 
     def cell(value: Any) -> str:
-        return "-" if value is None else (f"{value:.4f}" if isinstance(value, float) else str(value))
+        if not isinstance(value, float):
+            return "-" if value is None else str(value)
+        return f"{value:.4f}" if abs(value) < 1e6 else f"{value:.2e}"  # columns stay apart
 
     log_z = report["log_z"]
     lines = [

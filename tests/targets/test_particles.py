@@ -175,3 +175,9 @@ def test_lj13_draws_by_two_methods_and_the_virial_theorem():
 def test_lj13_draws_where_chains_mix():
     assert LJ13(0.5).sample(jax.random.key(0), 300).shape == (300, 36)
     assert LJ13(2.0).sample(jax.random.key(0), 10) is None
+
+
+def test_lj13_chains_get_away_from_where_they_start():
+    """Two of these 256 start where the square of the force overflows: without a guard they never move."""
+    target = LJ13()
+    assert jax.vmap(target.energy)(target.sample(jax.random.key(5), 256)).max() < 20.0
