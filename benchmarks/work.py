@@ -103,8 +103,8 @@ def _equation(eqn: Any) -> Work:
     name = eqn.primitive.name
     out, into = _numbers(eqn.outvars), _numbers(eqn.invars)
     if name == "scan":
-        touched = Work(bytes=_bytes(eqn.invars) + _bytes(eqn.outvars))
-        return _count(eqn.params["jaxpr"].jaxpr) * eqn.params["length"] + touched
+        ends = Work(bytes=_bytes(eqn.invars) + _bytes(eqn.outvars))
+        return _count(eqn.params["jaxpr"].jaxpr) * eqn.params["length"] + ends
     if name == "cond":
         branches = [_count(branch.jaxpr) for branch in eqn.params["branches"]]
         return max(branches, key=lambda work: work.products + work.others)
