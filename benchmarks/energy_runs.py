@@ -21,8 +21,8 @@ from egmjax import ebm
 from egmjax.states import Space
 from egmjax.training import Checkpoints, Trainer, data_source, fit, make_trainer, write_atomically
 
+from .checks import check_seed
 from .commands import FolderOptions, one_sentence, prepare_folder, read_json, result_options
-from .options import check_seed
 from .report import clean
 
 BALANCED = "balanced-mle"

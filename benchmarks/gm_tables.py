@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student
 
+from . import markdown
 from .suite_tables import sections, unique
 
 Row = dict[str, Any]
@@ -29,7 +30,7 @@ def _table(rows: list[Row]) -> str:
     head = ["method", "Frechet", "/ floor", "kernel distance x 1000", "nearer"]
     head += [f"{label} - {baseline}" for baseline in BASELINES for label in ("Frechet", "kernel x 1000")]
     head += ["training, CPU s", "seeds"]
-    lines = ["| " + " | ".join(head) + " |", "| " + " | ".join("---" for _ in head) + " |"]
+    lines = []
     methods = sorted(unique(row["method"] for row in rows), key=lambda method: method.startswith("residual"))
     for method in methods:
         values = {name: by_seed(rows, method, name) for name in ("frechet", "kernel_distance", "nearer")}
@@ -40,10 +41,10 @@ def _table(rows: list[Row]) -> str:
             for name, unit in zip(PAIRED, (1.0, 1e3)):
                 cells.append(_interval(values[name], by_seed(rows, baseline, name), unit))
         seconds = [row["train_cpu_seconds"] for row in rows if row["method"] == method]
-        lines.append("| " + " | ".join([*cells, f"{np.mean(seconds):.0f}", str(len(seconds))]) + " |")
+        lines.append([*cells, f"{np.mean(seconds):.0f}", str(len(seconds))])
     floors = [by_seed(rows, methods[0], name, "floor") for name in PAIRED]
-    lines.append(f"| floor | {_mean(floors[0])} | 1 | {_mean(floors[1], 1e3)} | 0.500 |" + " |" * 6)
-    return "\n".join(lines) + "\n"
+    lines.append(["floor", _mean(floors[0]), "1", _mean(floors[1], 1e3), "0.500", *[""] * (len(head) - 5)])
+    return markdown.table(head, lines)
 
 
 def by_seed(rows: Sequence[Row], method: str, name: str, kind: str = "value") -> dict[int, float]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeGuard
@@ -635,29 +634,6 @@ DATA_SETS: dict[str, type[DataOptions]] = {
 
 RUNS: dict[str, type[RunOptions]] = {**TARGETS, **DATA_SETS}
 
-COUNTS = (
-    "num_bound",
-    "iterations",
-    "updates_per_iteration",
-    "batch_size",
-    "num_rollouts",
-    "buffer_rollouts",
-    "num_proposals",
-    "num_bootstrap_proposals",
-    "width",
-    "depth",
-    "num_samples",
-    "num_exact",
-    "checkpoint_every",
-    "num_steps",
-    "context",
-    "average",
-    "bins",
-    "num_wells",
-    "dim",
-    "proposal_devices",
-)
-
 
 def configuration(name: str, options: RunOptions) -> dict[str, Any]:
     """What determines the result of a run, as JSON values."""
@@ -674,126 +650,3 @@ def read_configuration(folder: Path) -> tuple[str, RunOptions]:
         raise ValueError(f"run: {folder} has no config.json") from error
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"run: {folder}/config.json is not a configuration of this version") from error
-
-
-def check_seed(seed: int) -> None:
-    """Raises `ValueError` for a seed that jax would refuse or fold onto another one."""
-    if not 0 <= seed < 2**31:
-        raise ValueError(f"seed: in 0..2^31-1, got {seed}")
-
-
-def check(options: RunOptions) -> None:
-    """Raises `ValueError` naming the first option with a senseless value."""
-    for name in COUNTS:
-        value = getattr(options, name, 1)
-        if value is not None and value < 1:
-            raise ValueError(f"{name}: at least 1, got {value}")
-    for name in (
-        "learning_rate",
-        "clip_norm",
-        "scale",
-        "detail",
-        "noise",
-        "reach",
-        "bootstrap_step",
-        "refresh_step",
-    ):
-        value = getattr(options, name, 1.0)
-        if value is not None and not 0 < value < math.inf:
-            raise ValueError(f"{name}: must be positive and finite, got {value}")
-    if isinstance(options, Options):
-        _check_mix(options)
-    process = getattr(options, "process", "")
-    if "jump" in process and getattr(options, "objective", None) == "bootstrap":
-        raise ValueError("objective: bins of the endpoint are targets at r=1 only, so jumps cannot bootstrap")
-    if "jump" in process and (getattr(options, "bins", 2) < 2 or getattr(options, "num_steps", None) == 1):
-        raise ValueError("bins: jumps need at least two bins and two steps")
-    if jumps_by_particles(options):
-        raise ValueError(
-            "network: particles have velocities and no bins to jump to; jumps need --network mlp"
-        )
-    if isinstance(options, LatticeOptions) and options.network == "transformer" and options.width % 4:
-        raise ValueError(f"width: a multiple of the 4 heads of attention, got {options.width}")
-    if isinstance(options, LatticeOptions) and order_of(options) == "coarse-to-fine":
-        if options.objective == "bootstrap":
-            raise ValueError("objective: a fixed order has no noised energy to bootstrap through")
-        if options.process == "uniform":
-            raise ValueError("order: only sites under a mask have one, not those of --process uniform")
-        if options.local_fields:
-            raise ValueError("local_fields: in this order no neighbour of a site is known before it")
-        if options.context is not None and options.network != "site":
-            raise ValueError(f"context: only --network site looks at nearest sites, not {options.network}")
-    elif isinstance(options, LatticeOptions) and (options.network != "site" or options.context is not None):
-        name = "context" if options.network == "site" else "network"
-        raise ValueError(f"{name}: chosen for a fixed order of sites only (--order coarse-to-fine)")
-    elif getattr(options, "average", 1) > 1:
-        raise ValueError("average: needs the density of a fixed order (--order coarse-to-fine)")
-    if reveals_several(options) and (process == "uniform" or order_of(options) != "random"):
-        raise ValueError("sites_per_step: several at once are for masks in random order (--order random)")
-    if getattr(options, "detail", None) is not None and "diffusion" not in process:
-        raise ValueError("detail: steps of a diffusion have a width, those of no other --process")
-    if getattr(options, "energy_gradient", False) and process != "diffusion":
-        raise ValueError("energy_gradient: for a diffusion (--process diffusion)")
-    if (
-        getattr(options, "temper_ramp", "linear") == "geometric"
-        and not getattr(options, "temper_start", 0.0) > 0
-    ):
-        raise ValueError("temper_start: above 0 for a geometric ramp")
-    if getattr(options, "sum_symbols", False) and getattr(options, "integrate_gaussian", False):
-        raise ValueError("sum_symbols: or --integrate-gaussian, one of both; nothing may be left to learn")
-    if getattr(options, "local_fields", False) and process == "uniform":
-        raise ValueError("local_fields: only under a mask is a site known or not, not with --process uniform")
-    power = getattr(options, "power", 1.0)
-    if not 1 <= power < math.inf:
-        raise ValueError(f"power: at least 1 and finite, got {power}")
-    for name in ("beta", "coupling", "field"):
-        value = getattr(options, name, 0.0)
-        if not math.isfinite(value):
-            raise ValueError(f"{name}: must be finite, got {value}")
-    weight_decay = getattr(options, "weight_decay", 0.0)
-    if not 0 <= weight_decay < math.inf:
-        raise ValueError(f"weight_decay: at least 0 and finite, got {weight_decay}")
-    if getattr(options, "refresh", 0) < 0:
-        raise ValueError(f"refresh: at least 0, got {getattr(options, 'refresh', 0)}")
-    num_reference, objective = getattr(options, "num_reference", 0), getattr(options, "objective", None)
-    if num_reference < 0 or num_reference == 1:
-        raise ValueError(f"num_reference: 0, or at least 2 draws, got {num_reference}")
-    if num_reference and objective not in ("weighted", "likelihood"):
-        raise ValueError(f"num_reference: weighted and likelihood learn from draws, not {objective}")
-    if num_reference and getattr(options, "refresh", 0):
-        raise ValueError("num_reference: or --refresh, one of both; draws of the target need no moves")
-    if (getattr(options, "radius", None) or 0) < 0:
-        raise ValueError("radius: at least 0")
-    if options.proposal_devices > 1 and getattr(options, "objective", None) not in ("snis", "bootstrap"):
-        raise ValueError(
-            "proposal_devices: there are proposals to share with --objective snis and bootstrap only"
-        )
-    check_seed(options.seed)
-    min_ess_fraction = getattr(options, "min_ess_fraction", 0.0)
-    if not 0 <= min_ess_fraction < 1:
-        raise ValueError(f"min_ess_fraction: a fraction in [0, 1), got {min_ess_fraction}")
-    for name in ("ema_decay", "temper_start", "temper_fraction"):
-        value = getattr(options, name, 0.0)
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name}: a fraction in [0, 1], got {value}")
-
-
-def _check_mix(options: Options) -> None:
-    if not 0 < options.mix_weight <= 1:
-        raise ValueError(f"mix_weight: in (0, 1], got {options.mix_weight}")
-    if not 0 <= options.mix_start < 1:
-        raise ValueError(f"mix_start: a fraction in [0, 1), got {options.mix_start}")
-    if options.mix is None:
-        if (options.mix_weight, options.mix_start) != (Options.mix_weight, Options.mix_start):
-            raise ValueError("mix: names the objective that --mix-weight and --mix-start are about")
-        return
-    if options.mix == options.objective:
-        raise ValueError(f"mix: {options.mix} is the objective already")
-    if "bootstrap" in (options.mix, options.objective):
-        raise ValueError("mix: bootstrap learns a noised energy as well, and is not mixed with others")
-    if options.mix_weight == 1 and round(options.mix_start * options.iterations) == 0:
-        raise ValueError(
-            f"mix_start: {options.objective} has no iteration where {options.mix} is all from the start"
-        )
-    if round(options.mix_start * options.iterations) == options.iterations:
-        raise ValueError(f"mix_start: leaves no iteration to {options.mix}, got {options.mix_start}")

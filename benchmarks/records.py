@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 from egmjax.training import write_atomically
 
+from . import markdown
+
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"(<!-- bench:([\w-]+) -->\n).*?(<!-- /bench -->)", flags=re.DOTALL)
 
@@ -134,7 +136,6 @@ def table(records: Sequence[Record]) -> str:
         row = [record.case, *times, _number(record.ratio)]
         row += [_number(record.peak_mib), _number(record.run_mib)] if peaks else []
         rows.append([*row, *(_number(record.others.get(name)) for name in others)])
-    lines = ["| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows)]
     first = records[0]
     shapes = ", ".join(f"{name} {size}" for name, size in first.shapes.items())
     baselines = ", ".join(dict.fromkeys(f"`{r.baseline}`" for r in records if r.baseline))
@@ -144,7 +145,7 @@ def table(records: Sequence[Record]) -> str:
         f"{first.load_average}; Python {first.python}, jax {first.jax}, jaxlib {first.jaxlib}; commit "
         f"{first.commit or 'unknown'}, {first.run}.{ratios}"
     )
-    return "\n".join([*lines, "", note.lstrip("; ")]) + "\n"
+    return f"{markdown.table(header, rows)}\n{note.lstrip('; ')}\n"
 
 
 def write_tables(document: Path, tables: Mapping[str, str]) -> list[str]:

@@ -22,7 +22,7 @@ import numpy as np
 
 from egmjax.mcmc import parallel_tempering, refreshing_moves, swendsen_wang
 from egmjax.states import Categorical, example_state
-from egmjax.targets import Ising, Target, dependence, independent_sites
+from egmjax.targets import Ising, Target, coloring, dependence
 
 from .chain_report import summarize_series
 
@@ -174,15 +174,8 @@ def thrml_rival(target: Target, step_size: float) -> Rival:
 
 def colours(target: Target) -> list[np.ndarray]:
     """Masks `[sites]` of sites that do not depend on each other, as few as a greedy search finds."""
-    pairs = dependence(target)
-    left, found = np.ones(len(pairs), bool), []
-    while left.any():
-        index = np.flatnonzero(left)
-        colour = np.zeros(len(pairs), bool)
-        colour[index[independent_sites(pairs[np.ix_(index, index)])]] = True
-        found.append(colour)
-        left &= ~colour
-    return found
+    rank = coloring(dependence(target))
+    return [rank == n for n in range(rank.max() + 1)]
 
 
 def coloured_sweep(target: Target) -> Callable[[jax.Array, Any, jax.Array], Any]:

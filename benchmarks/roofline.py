@@ -19,19 +19,19 @@ from __future__ import annotations
 import dataclasses
 import math
 import sys
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from . import train
+from .checks import check
 from .commands import one_sentence, use_compilation_cache
-from .options import Options, RunOptions, check
+from .markdown import section
+from .micro._harness import time_side_by_side
+from .options import Options, RunOptions
 from .runs import CHUNK, build, compile_roll_out
-from .trust_tables import table
 from .work import Work, count
 
 # Threefry: 20 rounds of an addition, a rotation and an exclusive or, and keys added, for 64 bits
@@ -40,11 +40,10 @@ REPEATS = 5
 
 
 class Device(NamedTuple):
-    """Peaks a second: matrix products in float32 and bfloat16, other operations, bytes of memory and of links."""
+    """Peaks a second: matrix products in float32, other operations, bytes of memory and of links."""
 
     name: str
     products: float
-    products_bfloat16: float
     others: float
     memory: float
     link: float = math.inf
@@ -55,11 +54,11 @@ class Device(NamedTuple):
 # in six passes of bfloat16, which `highest` takes; links of a chip in one direction). Vector peaks of TPUs are not
 # published: what is not a product is bounded by memory alone there.
 ACCELERATORS = (
-    Device("A100", 156e12, 312e12, 19.5e12, 2.0e12, 300e9),
-    Device("H100", 495e12, 989e12, 67e12, 3.35e12, 450e9),
-    Device("TPU v4", 275e12 / 6, 275e12, math.inf, 1.2e12, 150e9),
-    Device("TPU v5e", 197e12 / 6, 197e12, math.inf, 0.82e12, 100e9),
-    Device("TPU v5p", 459e12 / 6, 459e12, math.inf, 2.77e12, 300e9),
+    Device("A100", 156e12, 19.5e12, 2.0e12, 300e9),
+    Device("H100", 495e12, 67e12, 3.35e12, 450e9),
+    Device("TPU v4", 275e12 / 6, math.inf, 1.2e12, 150e9),
+    Device("TPU v5e", 197e12 / 6, math.inf, 0.82e12, 100e9),
+    Device("TPU v5p", 459e12 / 6, math.inf, 2.77e12, 300e9),
 )
 DEVICES = (1, 8, 64, 256)
 
@@ -104,7 +103,6 @@ def measure_peaks() -> Device:
     return Device(
         "this machine",
         2 * 2048**3 / _seconds(lambda a: a @ a, a),
-        math.nan,
         2 * terms * small.size / _seconds(polynomial, small),
         2 * big.nbytes / _seconds(lambda x: x + 1.0, big),
     )
@@ -112,14 +110,7 @@ def measure_peaks() -> Device:
 
 def _seconds(function: Callable[..., Any], *arguments: Any) -> float:
     """The median of some runs of the compiled function."""
-    compiled = jax.jit(function).lower(*arguments).compile()
-    jax.block_until_ready(compiled(*arguments))
-    spent = []
-    for _ in range(REPEATS):
-        started = time.perf_counter()
-        jax.block_until_ready(compiled(*arguments))
-        spent.append(time.perf_counter() - started)
-    return float(np.median(spent))
+    return time_side_by_side({"": (function, arguments)}, REPEATS)[""].median
 
 
 class Plan(NamedTuple):
@@ -264,7 +255,7 @@ def _work_table(found: Plan) -> str:
         f"{found.num_parameters} parameters. A network call is counted by its products, {found.call.products:.2e} for "
         "one state; a gradient is worth about three.\n"
     )
-    return table("Work", head, lines) + "\n" + note
+    return section("Work", head, lines) + "\n" + note
 
 
 def _bound_table(found: Plan, here: Device, is_measured: bool) -> str:
@@ -283,7 +274,7 @@ def _bound_table(found: Plan, here: Device, is_measured: bool) -> str:
         f"This machine: {here.products:.2e} operations of products a second, {here.others:.2e} others, "
         f"{here.memory:.2e} bytes.\n"
     )
-    return table("Least time", head, lines) + "\n" + note
+    return section("Least time", head, lines) + "\n" + note
 
 
 def _device_table(found: Plan) -> str:
@@ -297,14 +288,14 @@ def _device_table(found: Plan) -> str:
             what = max(least, key=lambda name: least[name])
             cells.append(f"{_time(least[what])} ({what})")
         lines.append([device.name, *cells])
-    return table("Over devices: the least time, and of what", head, lines)
+    return section("Over devices: the least time, and of what", head, lines)
 
 
 def _growth_table(found: dict[str, dict[str, float]]) -> str:
     quantities = ("products", "others", "random_bits", "bytes", "energies")
     lines = [[option, *(f"{powers[q]:.2f}" for q in quantities)] for option, powers in found.items()]
     head = ["an iteration over", *(q.replace("_", " ") for q in quantities)]
-    return table("Growth: exponents when an option doubles", head, lines)
+    return section("Growth: exponents when an option doubles", head, lines)
 
 
 def _time(seconds: float) -> str:

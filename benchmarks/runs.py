@@ -9,20 +9,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
 from egmjax.sharding import constrain
 from egmjax.training import Checkpoints
 
+from .checks import check
 from .data_runs import build_from_data
 from .options import (
     DataOptions,
     LatticeOptions,
     Options,
     RunOptions,
-    check,
     configuration,
     read_configuration,
 )
@@ -67,12 +66,7 @@ def load(
     check(options)
     setup = build(name, options)
     state = store.restore(setup.init(options.seed))
-    return LoadedRun(name, options, setup, on_this_device(state.ema_params), compile_roll_out(setup))
-
-
-def on_this_device(params: Any) -> Any:
-    """Parameters that were laid out over devices, as arrays of one."""
-    return jax.tree.map(jnp.asarray, jax.device_get(params))
+    return LoadedRun(name, options, setup, jax.device_get(state.ema_params), compile_roll_out(setup))
 
 
 def build(name: str, options: RunOptions) -> Setup:

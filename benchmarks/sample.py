@@ -20,8 +20,8 @@ from egmjax.metrics import summarize_weights
 from egmjax.training import write_atomically
 
 from .blocks import sample_in_blocks
+from .checks import check_seed
 from .commands import one_sentence, use_compilation_cache
-from .options import check_seed
 from .report import clean
 from .rollout_chains import ChainPlan, check_plan, run_exact_chains
 from .runs import load, save_states

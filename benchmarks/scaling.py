@@ -22,11 +22,13 @@ from scipy.stats import linregress
 
 from egmjax.training import fit
 
-from .options import IsingOptions, check
+from .checks import check
+from .markdown import section
+from .options import IsingOptions
 from .runs import build, compile_roll_out, draw
 from .suite_tables import Row
 from .trust import CRITICAL
-from .trust_tables import number, table
+from .trust_tables import number
 
 LENGTHS = (8, 12, 16, 20, 24)
 SCHEDULES = (500, 1_000, 2_000, 4_000, 8_000)
@@ -147,7 +149,7 @@ def tabulate(rows: list[Row]) -> str:
             cells.append(f"{gap:.1e}, {number(ess, 3)}, {number(cpu, 1)} s" if same else "")
         lines.append(cells)
     head = ["L", *(f"{n} updates" for n in schedules)]
-    parts = [table("KL / L^2 in nats, ESS, processor seconds of training", head, lines)]
+    parts = [section("KL / L^2 in nats, ESS, processor seconds of training", head, lines)]
     for cost, label in COSTS.items():
         points = {threshold: reached(rows, threshold, cost) for threshold in THRESHOLDS}
         lines = [
@@ -156,7 +158,7 @@ def tabulate(rows: list[Row]) -> str:
         ]
         lines.append(["exponent over L^2", *(_exponent(found) for found in points.values())])
         head = ["L", *(f"{threshold:g}" for threshold in THRESHOLDS)]
-        parts.append(table(f"{label.capitalize()} to come within so many nats a site", head, lines))
+        parts.append(section(f"{label.capitalize()} to come within so many nats a site", head, lines))
     return "\n".join(parts)
 
 

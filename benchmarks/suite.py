@@ -43,8 +43,9 @@ from egmjax.training import write_atomically
 
 from . import amortized, gm, gm_tables, scaling, suite_tables, train, trust, trust_tables
 from .chains import run_chains
+from .checks import check
 from .commands import is_taken, one_sentence, use_compilation_cache
-from .options import TARGETS, check
+from .options import TARGETS
 from .report import clean, compare
 from .runs import build
 

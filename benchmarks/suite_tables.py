@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from . import markdown
+
 Row = dict[str, Any]
 METHODS = ("snis", "bootstrap", "weighted", "mcmc")
 COLORS = {"snis": "tab:orange", "bootstrap": "tab:green", "weighted": "tab:blue", "mcmc": "tab:red"}
@@ -32,14 +34,14 @@ def _table(rows: list[Row]) -> str:
     betas = sorted({row["beta"] for row in rows if "beta" in row})
     head = (["beta"] if betas else []) + ["method", "ESS", "log Z - exact", "95 % interval covers"]
     head += [f"{name}: raw, weighted, floor" for name in names] + ["energies", "seconds", "seeds"]
-    lines = ["| " + " | ".join(head) + " |", "| " + " | ".join("---" for _ in head) + " |"]
+    lines = []
     for beta in betas or [None]:
         for method in METHODS:
             same = [r for r in rows if r["method"] == method and r.get("beta") == beta]
             if same:
                 cells = [] if beta is None else [f"{beta:g}"]
-                lines.append("| " + " | ".join(cells + _cells(method, same, names)) + " |")
-    return "\n".join(lines) + "\n"
+                lines.append(cells + _cells(method, same, names))
+    return markdown.table(head, lines)
 
 
 def _cells(method: str, same: list[Row], names: list[str]) -> list[str]:

@@ -16,6 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import tyro
 
 import egmjax
@@ -23,12 +24,13 @@ from egmjax.sharding import is_writer
 from egmjax.training import TrainState, fit, write_atomically
 
 from . import energies
+from .checks import check
 from .commands import join_processes, one_sentence, prepare_folder, use_compilation_cache
 from .data_report import data_table, evaluate_data
 from .laws import LAWS
-from .options import DATA_SETS, RUNS, TARGETS, RunOptions, check, configuration, read_configuration, recipe
+from .options import DATA_SETS, RUNS, TARGETS, RunOptions, configuration, read_configuration, recipe
 from .report import clean, table
-from .runs import build, checkpoints, on_this_device
+from .runs import build, checkpoints
 from .setups import Setup
 from .target_report import evaluate_energy
 
@@ -130,7 +132,7 @@ def train(run: Run) -> dict[str, Any]:
         state, compile_seconds = result.state, compile_seconds + result.compile_seconds
     cpu_seconds = time.process_time() - started
     evaluate = evaluate_energy if setup.has_energy else evaluate_data
-    params = on_this_device(state.ema_params)
+    params = jax.device_get(state.ema_params)
     report = evaluate(name, options, setup, params, result.history, folder)
     if not is_writer():
         return report

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import jax
 
 from . import train
+from .checks import check
 from .micro.coverage import Case as CoverageCase
 from .micro.coverage import measure
-from .options import TARGETS, check, with_recipe
+from .options import TARGETS, with_recipe
 from .rivals import MAX_CPU_SECONDS, RIVALS, rivals_of, run_rival
 from .runs import build, load
 

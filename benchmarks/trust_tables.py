@@ -7,6 +7,8 @@ from typing import Any
 
 from egmjax.metrics import holm
 
+from .markdown import section
+
 Row = dict[str, Any]
 KINDS = ("raw", "weighted")
 LEVEL = 0.05
@@ -42,7 +44,7 @@ def _certificates(rows: list[Row]) -> str:
         cells += [number(row["pareto_k"], 2), number(row["largest_weight"], 5)]
         cells += [f"{number(z['estimate'], 4)} +- {number(z['stderr'], 4)}", number(z["exact"], 4)]
         lines.append([*cells, number(z["score"], 1)])
-    return table("Certificate", head, lines)
+    return section("Certificate", head, lines)
 
 
 def _tests(rows: list[Row]) -> str:
@@ -70,7 +72,7 @@ def _tests(rows: list[Row]) -> str:
         f"Raw, weighted. {len(adjusted)} tests in all; rejected with Holm's correction over all of them at {LEVEL:g}: "
         f"{count['raw']} of raw samples, {count['weighted']} of weighted ones.\n"
     )
-    return table("Tests against exact laws", head, lines) + "\n" + note
+    return section("Tests against exact laws", head, lines) + "\n" + note
 
 
 def _costs(rows: list[Row]) -> str:
@@ -101,7 +103,7 @@ def _costs(rows: list[Row]) -> str:
         for unit in ("second", "cpu_second"):
             cells += [number(entry[f"ess_per_{unit}"], 0) for entry in (energy, other)] + [""]
         lines.append([*cells, number(energy.get("score"), 1)])
-    return table("Cost, beside rivals at equal wall-clock time", head, lines)
+    return section("Cost, beside rivals at equal wall-clock time", head, lines)
 
 
 def _coverage(rows: list[Row]) -> str:
@@ -118,17 +120,11 @@ def _coverage(rows: list[Row]) -> str:
         for row in rows
         if (c := row.get("coverage"))
     ]
-    return table("Coverage", head, lines) if lines else ""
+    return section("Coverage", head, lines) if lines else ""
 
 
 def _place(rows: list[Row], row: Row) -> int:
     return [r["experiment"] for r in rows].index(row["experiment"])
-
-
-def table(title: str, head: list[str], lines: list[list[str]]) -> str:
-    """A heading and a table."""
-    rule = ["---"] * len(head)
-    return f"### {title}\n\n" + "".join(f"| {' | '.join(cells)} |\n" for cells in (head, rule, *lines))
 
 
 def number(value: float | None, digits: int) -> str:

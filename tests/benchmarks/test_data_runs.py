@@ -7,9 +7,10 @@ import pytest
 
 from benchmarks import load, sample, train
 from benchmarks.baselines import gaussian_copula, independent_modalities
+from benchmarks.checks import check
 from benchmarks.data_report import bits_per_dim, compare_exact
 from benchmarks.data_sets import load_data, mixed_synthetic, mixed_table
-from benchmarks.options import DATA_SETS, DigitTokensOptions, MixedDataOptions, RealDataOptions, check
+from benchmarks.options import DATA_SETS, DigitTokensOptions, MixedDataOptions, RealDataOptions
 from benchmarks.runs import build
 from egmjax.training import check_data
 from tests.benchmarks.commands import refused, strict_json

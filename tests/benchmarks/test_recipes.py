@@ -9,7 +9,8 @@ from scipy.special import expit
 
 from benchmarks import options as options_module
 from benchmarks import train
-from benchmarks.options import TARGETS, FlowOptions, LatticeOptions, LearnedOptions, MixedOptions, check
+from benchmarks.checks import check
+from benchmarks.options import TARGETS, FlowOptions, LatticeOptions, LearnedOptions, MixedOptions
 from benchmarks.report import FLOOR_SEED
 from benchmarks.runs import build
 from egmjax.targets import DW4, mean_free_basis

@@ -68,7 +68,7 @@ def test_agrees_with_the_compiler_where_it_counts():
 
 
 def test_bounds_over_devices():
-    chip = roofline.Device("chip", products=1e3, products_bfloat16=2e3, others=10.0, memory=100.0, link=5.0)
+    chip = roofline.Device("chip", products=1e3, others=10.0, memory=100.0, link=5.0)
     cost = roofline.Cost(
         Work(products=4e3, others=20.0, random_bits=40.0, bytes=800.0), 0, reduced_bytes=10.0
     )

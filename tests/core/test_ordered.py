@@ -91,7 +91,8 @@ def model(is_exact, kind=SiteMLPs):
         TARGET.site_energies if is_exact else None,
         block_size=getattr(net, "block_size", None),
     )
-    return MaskedProcess(path), apply_fn.bind(jax.tree.unflatten(structure, noise))
+    # numpy's, as read from a file
+    return MaskedProcess(path), apply_fn.bind(jax.tree.unflatten(structure, map(np.asarray, noise)))
 
 
 def log_q(process, predictor):

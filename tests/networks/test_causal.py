@@ -81,9 +81,8 @@ def test_rows_that_look_at_all_earlier_sites(num_states, depth, kind, is_tied):
     plain = SiteMLPs(contexts, **options).apply({"params": same}, x)
     np.testing.assert_allclose(plain, rows, rtol=1e-4, atol=1e-5)
 
-    host = jax.tree.map(np.asarray, params)  # as read from a file
     alone = jax.jit(
-        lambda x, y, n, start, stop: net.decode(host, x, None, start, stop)[1](None, y, n)[0],
+        lambda x, y, n, start, stop: net.decode(params, x, None, start, stop)[1](None, y, n)[0],
         static_argnums=(3, 4),
     )
     masked = lambda n: x.at[sites[n:]].set(num_states)  # noqa: E731

@@ -98,11 +98,10 @@ class _Perceptrons(SymbolNet, kw_only=True):
         """Logits `[..., S]` of the rows `which` from the first product `[..., s, width]` and the linear term."""
 
         def times(kernel: jax.Array, a: jax.Array) -> jax.Array:
-            # parameters may be numpy's, which a traced row cannot index
-            return jnp.einsum("...sk,...kh->...sh", a, jnp.asarray(kernel)[which])
+            return jnp.einsum("...sk,...kh->...sh", a, kernel[which])
 
         def active(a: jax.Array, bias: jax.Array | None) -> jax.Array:
-            return nn.tanh(a if bias is None else a + jnp.expand_dims(jnp.asarray(bias)[which], -2))
+            return nn.tanh(a if bias is None else a + jnp.expand_dims(bias[which], -2))
 
         h = active(pre, self.first_bias)
         for kernel, mean, bias in self.layers:
@@ -112,7 +111,7 @@ class _Perceptrons(SymbolNet, kw_only=True):
             h = active(new, bias)
         logits = times(self.head, h) + linear
         if self.offset is not None:
-            logits = logits + jnp.expand_dims(jnp.asarray(self.offset)[which], -2)
+            logits = logits + jnp.expand_dims(self.offset[which], -2)
         return self._logits(logits)
 
 
@@ -154,8 +153,7 @@ class SiteMLPs(_Perceptrons):
         """Row `i`, `[S]`."""
         table = jnp.asarray(self.table)[i]
         z = self._values(jnp.where(table >= 0, x[jnp.where(table >= 0, table, 0)], self.num_states))
-        kernels = (jnp.asarray(kernel)[i] for kernel in (self.first, self.skip))
-        first, linear = (jnp.einsum("...sk,...kh->...sh", z, kernel) for kernel in kernels)
+        first, linear = (jnp.einsum("...sk,...kh->...sh", z, kernel[i]) for kernel in (self.first, self.skip))
         return self._finish(first, linear, i)
 
     def decode(self, params: Any, x: jax.Array, memory: Any, start: int, stop: int) -> tuple[Any, StepFn]:
@@ -196,7 +194,7 @@ class OrderedMLPs(_Perceptrons):
         self._declare(num, self._of_places)
 
     def _of_places(self, name: str, init_fn: Any, outputs: int) -> list[Callable[[], jax.Array]]:
-        """Kernels `[places, rows, outputs]`, one for each block of rows; made when asked for, as a step needs none."""
+        """Kernels `[places, rows, outputs]`, one for each block of rows; made when asked for: a step needs none."""
         num, many, tied = len(self.sites), self._inputs_of_a_place, self.tied
         seen = np.maximum(1, np.arange(num))  # what a row sees, not what it could
         if tied is not None:
@@ -246,18 +244,12 @@ class OrderedMLPs(_Perceptrons):
         block, row = divmod(start, self.block_size)
         sums = self._sums(x, start, np.ones((start, stop - start), bool))
         within = np.s_[start * many : stop * many, row : row + stop - start]
-        return [
-            (done, jnp.asarray(kernels[block]())[within])
-            for done, kernels in zip(sums, (self.first, self.skip))
-        ]
+        return [(done, kernels[block]()[within]) for done, kernels in zip(sums, (self.first, self.skip))]
 
     def row(self, x: jax.Array, i: Any, start: int, stop: int, prepared: Any) -> jax.Array:
         """Row `i`, `[S]`, of those from `start` to `stop`, as they were prepared."""
-        seen = np.arange(start, stop) < i
-        z = (
-            self._values(x[jnp.asarray(self.sites)[start:stop]])
-            * jnp.repeat(seen, self._inputs_of_a_place)[None]
-        )
+        seen = jnp.repeat(np.arange(start, stop) < i, self._inputs_of_a_place)
+        z = self._values(x[jnp.asarray(self.sites)[start:stop]]) * seen[None]
         pre, linear = (sums[i - start] + z @ kernel[:, i - start] for sums, kernel in prepared)
         return self._finish(pre, linear, i)
 

@@ -110,6 +110,8 @@ def sitewise(
     sites = first if site_energies_fn is not None else np.concatenate([first, last])
 
     def bound(params: Any) -> SitewisePredictor:
+        params = jax.tree.map(jnp.asarray, params)  # a traced rank cannot index numpy's
+
         def decode(x: jax.Array, memory: Any, start: int, stop: int) -> tuple[Any, StepFn]:
             return decode_fn(params, x, memory, start, stop)
 

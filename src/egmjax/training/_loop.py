@@ -43,8 +43,8 @@ def fit(
     deterministic function of the state, so a run that is killed and resumed from its last checkpoint ends with
     the very same parameters. `metrics_file` gets one JSON line an iteration; lines past the starting iteration,
     left by a run that was cut off, are dropped first. Objectives take turns where `fit` goes on from the state of
-    another trainer, of the same parameters and optimiser. Of several processes one,
-    `sharding.is_writer`, reads and writes the file; all call this function, and `on_metrics` is called in each.
+    another trainer, of the same parameters and optimiser. Of several processes one, `sharding.is_writer`, reads
+    and writes the file; all call this function, and `on_metrics` is called in each.
     Raises `ValueError` for `checkpoint_every < 1`.
     """
     if checkpoint_every < 1:
