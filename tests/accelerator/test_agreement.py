@@ -23,7 +23,7 @@ from tests.core.registry import PROCESSES, SAMPLERS, endpoint, gaussian_path, ru
 from tests.core.test_precision import TARGETS, without_products
 from tests.networks.checks import randomize
 
-pytestmark = pytest.mark.accelerator
+pytestmark = [pytest.mark.accelerator, pytest.mark.slow]
 KEY = jax.random.key(0)
 TOLERANCE = 2e-5  # of the largest number of an array
 

@@ -69,6 +69,8 @@ def _apply(eqn: Any, inputs: list[Any]) -> list[Any]:
     if name in ("scan", "while", "cond"):
         params = {key: _rounded(value) for key, value in eqn.params.items()}
         return eqn.primitive.bind(*inputs, **params)
+    if name == "custom_linear_solve":  # by factors; its products serve derivatives alone
+        return eqn.primitive.bind(*inputs, **eqn.params)
     if inner := _inner(eqn):
         # calls, custom derivatives and rematerialisation: their function is the first
         body = inner[0]
