@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from benchmarks import load, sample, train
-from benchmarks.runs import CHUNK, compile_roll_out, draw, weigh
+from benchmarks.runs import CHUNK, chunk_of, compile_roll_out, draw, weigh
+from egmjax.states import Categorical, Real
 from tests.benchmarks.commands import arguments, refused
 from tests.core.products import products
 from tests.training.test_retraces import traces
@@ -45,7 +46,7 @@ def test_a_run(narrow, capsys, tmp_path):
     assert {str(leaf.dtype) for leaf in jax.tree.leaves(run.params)} == {"float32"}
     x = jnp.zeros(9, jnp.int32)
     found = products(run.setup.predictor(run.params), x, jnp.zeros(()))
-    assert [str(eqn.outvars[0].aval.dtype) for eqn in found].count("bfloat16") == 1
+    assert [str(eqn.outvars[0].aval.dtype) for eqn in found].count("bfloat16") == 2  # of spins and of gates
     _, log_weight = run.sample(jax.random.key(0), 100)
     assert log_weight.dtype == np.float32
     words = [folder, "--chains", "metropolis", "--out", tmp_path / "chains.npz"]
@@ -77,3 +78,9 @@ def test_chunks_of_samples_trace_once(narrow):
     log_weight = weigh(run.setup._replace(apply_fn=counted), run.params, key, x)
     assert log_weight.shape == (3 * CHUNK - 1,)
     assert len(calls) == 1
+
+
+def test_roll_outs_at_a_time_go_with_the_size_of_a_state():
+    sizes = {sites: chunk_of(Categorical(sites, 2)) for sites in (9, 4096, 10_000, 10**7)}
+    assert sizes == {9: 1000, 4096: 1000, 10_000: 256, 10**7: 1}
+    assert chunk_of((Real((5_000,)), Categorical(5_000, 3))) == 256

@@ -69,11 +69,9 @@ def _apply(eqn: Any, inputs: list[Any]) -> list[Any]:
     if name in ("scan", "while", "cond"):
         params = {key: _rounded(value) for key, value in eqn.params.items()}
         return eqn.primitive.bind(*inputs, **params)
-    if name == "custom_linear_solve":  # by factors; its products serve derivatives alone
-        return eqn.primitive.bind(*inputs, **eqn.params)
-    if inner := _inner(eqn):
-        # calls, custom derivatives and rematerialisation: their function is the first
-        body = inner[0]
+    # solves go by factors, scatters name what they combine with: neither has a function of its inputs inside
+    if (inner := _inner(eqn)) and name != "custom_linear_solve" and not name.startswith("scatter"):
+        body = inner[0]  # of calls, custom derivatives and rematerialisation
         return _run(getattr(body, "jaxpr", body), getattr(body, "consts", ()), inputs)
     out = eqn.primitive.bind(*inputs, **eqn.params)
     return out if eqn.primitive.multiple_results else [out]
