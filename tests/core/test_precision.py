@@ -68,7 +68,6 @@ HAVE_PRODUCTS = {
     "lj13",
     "gb_rbm",
     "joint_dw4",
-    "integrated",
     "summed",
     "user_energy",
     "user_log_density",
