@@ -3,12 +3,13 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 
-.PHONY: help demo test test-fast lint format notebooks wheel bench clean
+.PHONY: help demo test test-fast test-accelerator lint format notebooks wheel bench clean
 
 help:
 	@echo "make demo       train a sampler of the 5x5 Ising model from its energy; results in runs/demo"
 	@echo "make test       all tests"
 	@echo "make test-fast  the tests that take seconds"
+	@echo "make test-accelerator  the accelerator jax finds against the CPU; without one, its rounding"
 	@echo "make lint       style, format and types"
 	@echo "make format     mend style and format"
 	@echo "make notebooks  run every notebook"
@@ -33,6 +34,9 @@ test: $(READY)
 
 test-fast: $(READY)
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow"
+
+test-accelerator: $(READY)
+	EGMJAX_TEST_OPTIMIZED=1 $(BIN)/python -m pytest -q -m accelerator
 
 lint: $(READY)
 	$(BIN)/ruff check .

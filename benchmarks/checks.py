@@ -16,6 +16,7 @@ COUNTS = (
     "buffer_rollouts",
     "num_proposals",
     "num_bootstrap_proposals",
+    "chunk_size",
     "width",
     "depth",
     "num_samples",
@@ -63,6 +64,9 @@ def check(options: RunOptions) -> None:
         raise ValueError(
             "proposal_devices: there are proposals to share with --objective snis and bootstrap only"
         )
+    objectives = {getattr(options, name, None) for name in ("objective", "mix")}
+    if getattr(options, "chunk_size", None) and not objectives & {"snis", "bootstrap"}:
+        raise ValueError("chunk_size: there are proposals with --objective snis and bootstrap only")
 
 
 def _check_ranges(options: RunOptions) -> None:
@@ -87,6 +91,10 @@ def _check_ranges(options: RunOptions) -> None:
 def _check_process(options: RunOptions) -> None:
     """What a process on real coordinates or its temperature asks for."""
     process = getattr(options, "process", "")
+    if options.dtype == "bfloat16" and "flow" in process:
+        raise ValueError(
+            "dtype: the log-determinant of a flow is that of a map that is not rounded to bfloat16"
+        )
     if "jump" in process and getattr(options, "objective", None) == "bootstrap":
         raise ValueError("objective: bins of the endpoint are targets at r=1 only, so jumps cannot bootstrap")
     if "jump" in process and (getattr(options, "bins", 2) < 2 or getattr(options, "num_steps", None) == 1):
@@ -110,6 +118,10 @@ def _check_lattice(options: LatticeOptions) -> None:
     if options.network == "transformer" and options.width % 4:
         raise ValueError(f"width: a multiple of the 4 heads of attention, got {options.width}")
     if order_of(options) == "coarse-to-fine":
+        if options.dtype == "bfloat16":
+            raise ValueError(
+                "dtype: in this order samples and densities come of two programs, which in bfloat16 differ"
+            )
         if options.objective == "bootstrap":
             raise ValueError("objective: a fixed order has no noised energy to bootstrap through")
         if options.process == "uniform":

@@ -20,7 +20,7 @@ from egmjax.training import (
 )
 
 from .data_sets import load_data, rows_to_learn, set_aside
-from .nets import needs_time
+from .nets import dtype_of, needs_time
 from .options import DataOptions
 from .setups import Phase, Setup, make_optimizer, make_process, make_sampler, mesh_of
 
@@ -41,6 +41,7 @@ def build_from_data(name: str, options: DataOptions) -> Setup:
         options.depth,
         scale=getattr(options, "scale", 1.0),
         use_time=needs_time(process),
+        dtype=dtype_of(options),
     )
     coupling = transport_coupling(process.path) if options.pairing == "transport" else None
     if coupling is not None and not process.follows_couplings:

@@ -33,7 +33,7 @@ from egmjax.processes import (
 from egmjax.states import Categorical, Real
 from egmjax.targets import Target
 
-from .options import LatticeOptions, Options, RealOptions, SpinGlassOptions, is_coarse_to_fine
+from .options import LatticeOptions, Options, RealOptions, RunOptions, SpinGlassOptions, is_coarse_to_fine
 
 
 class Networks(NamedTuple):
@@ -49,11 +49,16 @@ def needs_time(process: Process) -> bool:
     return not isinstance(process, MaskedProcess)
 
 
+def dtype_of(options: RunOptions) -> Any:
+    """The networks' `dtype`; the noised energy has none, as weights are made of it."""
+    return jnp.bfloat16 if options.dtype == "bfloat16" else None
+
+
 def make_networks(options: Options, target: Target, process: Process) -> Networks:
     if is_coarse_to_fine(options):
         return _site_networks(options, target, process)
     generator: Any
-    use_time = needs_time(process)
+    use_time, dtype = needs_time(process), dtype_of(options)
     scale = options.scale if isinstance(options, RealOptions) else 1.0
     if isinstance(options, LatticeOptions) and not isinstance(options, SpinGlassOptions):
         assert isinstance(target.space, Categorical)
@@ -65,12 +70,18 @@ def make_networks(options: Options, target: Target, process: Process) -> Network
             radius=options.radius,
             odd=target.symmetric_under_flip,
             use_time=use_time,
+            dtype=dtype,
         )
     elif getattr(options, "network", "mlp") == "coordinates":
         if not isinstance(target.space, Real):
             raise ValueError(f"network: coordinates are for a Real space, and {target.space} is none")
         generator = CoordinateMLP(
-            target.space, process.prediction_shape(), options.width, options.depth, scale=scale
+            target.space,
+            process.prediction_shape(),
+            options.width,
+            options.depth,
+            scale=scale,
+            dtype=dtype,
         )
     elif getattr(options, "network", "mlp") == "particles":
         if target.num_particles is None:
@@ -82,6 +93,7 @@ def make_networks(options: Options, target: Target, process: Process) -> Network
             options.width,
             options.depth,
             scale=scale,
+            dtype=dtype,
         )
     else:
         generator = ResidualMLP(
@@ -91,6 +103,7 @@ def make_networks(options: Options, target: Target, process: Process) -> Network
             options.depth,
             scale=scale,
             use_time=use_time,
+            dtype=dtype,
         )
     if getattr(options, "energy_gradient", False):
         generator = InformedNet(generator, _energy_residual(options, target, process))

@@ -29,6 +29,9 @@ class ObjectiveOptions:
     """Importance-sampling proposals for each state (snis only)."""
     num_bootstrap_proposals: int = 64
     """The same, where each costs a call of the network of the noised energy (bootstrap only)."""
+    chunk_size: int | None = None
+    """Proposals of a state at a time, which bounds memory; None is 128, fewer where states are large, and 1024 where 32
+    two-valued states share a word, in multiples of 32 (snis and bootstrap only)."""
     bootstrap_step: float = 0.2
     """Step r - t of the bootstrapped target, cut off at r = 1 (bootstrap only)."""
     noised_energy: Literal["regression", "contrast"] = "regression"
@@ -61,6 +64,9 @@ class RunOptions(DeviceOptions, FolderOptions):
     """Hidden width of the network (channels)."""
     depth: int = 2
     """Hidden layers or residual blocks."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of the products between hidden layers; parameters, states, energies and log-weights are float32 in any case
+    (bfloat16: not for flows, nor for a coarse-to-fine order, whose weights need a network that is not rounded)."""
     num_samples: int = 20_000
     """Samples in samples.npz and the report."""
     checkpoint_every: int = 20

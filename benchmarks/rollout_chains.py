@@ -51,7 +51,8 @@ def check_plan(plan: ChainPlan) -> None:
 
 
 def run_exact_chains(run: LoadedRun, key: jax.Array, plan: ChainPlan) -> tuple[Any, dict[str, Any]]:
-    """States `[num_chains, num_steps, ...]` and their report. Raises `ValueError` where the run has no energy.
+    """States `[num_chains, num_steps, ...]` and their report. Raises `ValueError` where the run has no energy
+    or its network is not of float32.
 
     Each chain starts from a roll-out. Cost of a move: `candidates - 1` roll-outs (one for Metropolis), a backward chain
     and as many energies; of a local one, that of the kernel.
@@ -59,6 +60,8 @@ def run_exact_chains(run: LoadedRun, key: jax.Array, plan: ChainPlan) -> tuple[A
     setup = run.setup
     if not setup.has_energy:
         raise ValueError("chains: a run that learned from data has no energy to accept by")
+    if run.options.dtype != "float32":
+        raise ValueError("chains: paths are drawn and weighed by two programs, which in bfloat16 differ")
     target, path = setup.sampled, setup.process.path
     local = (
         refreshing_moves(target.space, num_steps=plan.local_moves, step_size=plan.local_step)

@@ -128,7 +128,7 @@ def plan(name: str, options: RunOptions) -> Plan:
     state = jax.eval_shape(lambda: setup.init(options.seed))
     key = jax.eval_shape(lambda: jax.random.key(0))
     num_parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params))
-    roll_out = compile_roll_out(setup)
+    roll_out = compile_roll_out(setup, CHUNK)
     x = jax.eval_shape(lambda k, p: setup.sampler.sample(k, setup.predictor(p)).x, key, state.params)
     iteration, samples = "an iteration", f"{CHUNK} samples"
 

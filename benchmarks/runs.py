@@ -13,6 +13,7 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from egmjax.sharding import constrain
+from egmjax.states import example_state
 from egmjax.training import Checkpoints
 
 from .checks import check
@@ -28,6 +29,7 @@ from .options import (
 from .setups import Setup, build_from_energy
 
 CHUNK = 1_000  # roll-outs at a time: memory stays flat, and one compiled program serves every count
+CHUNK_NUMBERS = 2**22  # of larger states, fewer
 RollOut = Callable[[Any, jax.Array], tuple[Any, jax.Array | None]]
 
 
@@ -82,12 +84,22 @@ def checkpoints(folder: Path, name: str, options: RunOptions) -> Checkpoints:
     return Checkpoints(folder / "checkpoints", configuration(name, options))
 
 
-def compile_roll_out(setup: Setup) -> RollOut:
-    """`(params, key) -> (x, log_weight)`, `CHUNK` certified samples, jitted; no log-weights without an energy."""
+def chunk_of(space: Any) -> int:
+    """`CHUNK`, or as many states as have `CHUNK_NUMBERS` numbers, then a power of two, which devices can share."""
+    numbers = sum(leaf.size for leaf in jax.tree.leaves(example_state(space)))
+    return CHUNK if CHUNK * numbers <= CHUNK_NUMBERS else 2 ** int(np.log2(max(1, CHUNK_NUMBERS // numbers)))
+
+
+def compile_roll_out(setup: Setup, chunk_size: int | None = None) -> RollOut:
+    """`(params, key) -> (x, log_weight)`, `chunk_size` certified samples, jitted; no log-weights without an energy.
+
+    `None` is `chunk_of` the states that are rolled out; which samples are drawn depends on it.
+    """
+    num = chunk_of(setup.sampled.space) if chunk_size is None else chunk_size
 
     @jax.jit
     def roll_out(params: Any, key: jax.Array) -> tuple[Any, jax.Array | None]:
-        keys = constrain(jax.random.split(key, CHUNK), setup.mesh)
+        keys = constrain(jax.random.split(key, num), setup.mesh)
         rollouts = jax.vmap(lambda k: setup.sampler.sample(k, setup.predictor(params)))(keys)
         if not setup.has_energy:
             return constrain(rollouts.x, setup.mesh, PartitionSpec()), None
@@ -103,8 +115,11 @@ def draw(roll_out: RollOut, params: Any, key: jax.Array, num_samples: int) -> tu
     """Certified samples, in chunks of one compiled program. Raises `ValueError` for `num_samples < 1`."""
     if num_samples < 1:
         raise ValueError(f"num_samples: at least 1, got {num_samples}")
-    indices = range(-(-num_samples // CHUNK))
-    parts = [jax.device_get(roll_out(params, jax.random.fold_in(key, i))) for i in indices]
+    parts: list[Any] = []
+    drawn = 0
+    while drawn < num_samples:
+        parts.append(jax.device_get(roll_out(params, jax.random.fold_in(key, len(parts)))))
+        drawn += len(jax.tree.leaves(parts[-1])[0])
     x, log_weight = jax.tree.map(lambda *a: np.concatenate(a)[:num_samples], *parts)
     return x, log_weight
 
@@ -129,7 +144,7 @@ def weigh(setup: Setup, params: Any, key: jax.Array, x1: Any) -> np.ndarray:
 
     x1 = setup.split(x1)
     keys = jax.random.split(key, num)
-    size = min(CHUNK, num)
+    size = min(chunk_of(setup.sampled.space), num)
     parts = []
     for start in range(0, num, size):
         # the last chunk reaches back, so that every call has the same shape

@@ -507,6 +507,9 @@ def make_objective(
     if options.objective == "weighted":
         return weighted_objective(process, networks.generator, site_energies_fn=conditionals)
     num_proposals = options.num_proposals
+    how: dict[str, Any] = {"mesh": mesh} | (
+        {"chunk_size": options.chunk_size} if options.chunk_size is not None else {}
+    )
     if (
         options.objective == "snis"
         and isinstance(process, MaskedProcess)
@@ -514,7 +517,7 @@ def make_objective(
         and multispin_energy_fn is not None
     ):
         return multispin_objective(
-            process, networks.generator, multispin_energy_fn, num_proposals=num_proposals, mesh=mesh
+            process, networks.generator, multispin_energy_fn, num_proposals=num_proposals, **how
         )
     proposal = reference_posterior(process.path)
     if options.objective == "snis":
@@ -525,7 +528,7 @@ def make_objective(
             psi_fn,
             num_proposals=num_proposals,
             site_energies_fn=conditionals,
-            mesh=mesh,
+            **how,
         )
 
     def step_fn(t: jax.Array, iteration: jax.Array) -> jax.Array:
@@ -542,7 +545,7 @@ def make_objective(
         )
     else:
         learned = psi_objective(
-            process, networks.psi, proposal, psi_fn, num_proposals=num_proposals, step_fn=step_fn, mesh=mesh
+            process, networks.psi, proposal, psi_fn, num_proposals=num_proposals, step_fn=step_fn, **how
         )
     bootstrapped = snis_objective(
         process,
@@ -552,6 +555,6 @@ def make_objective(
         num_proposals=num_proposals,
         psi_apply_fn=networks.psi,
         step_fn=step_fn,
-        mesh=mesh,
+        **how,
     )
     return sum_objectives({"psi": learned, "generator": bootstrapped})

@@ -16,6 +16,7 @@ ROOT = pathlib.Path(egmjax.__file__).parent
 # What each folder may import from the others; a new folder or a new edge is a decision to be made here.
 ALLOWED = {
     "_pytree": set(),
+    "_precision": set(),
     "_mean_free": set(),
     "states": set(),
     "multispin": set(),
@@ -23,11 +24,12 @@ ALLOWED = {
     "generators": set(),
     "losses": set(),
     "paths": {"_pytree", "states", "generators"},
-    "processes": {"_pytree", "states", "generators", "losses", "paths"},
-    "simulators": {"_pytree", "states", "generators", "paths", "processes", "mcmc", "metrics"},
+    "processes": {"_pytree", "_precision", "states", "generators", "losses", "paths"},
+    "simulators": {"_pytree", "_precision", "states", "generators", "paths", "processes", "mcmc", "metrics"},
     "proposals": {"_pytree", "states", "paths", "processes", "simulators"},
     "estimators": {
         "_pytree",
+        "_precision",
         "states",
         "multispin",
         "sharding",
@@ -40,12 +42,13 @@ ALLOWED = {
     "data": {"states"},
     "mcmc": {"_pytree", "states"},
     "metrics": {"_pytree", "states"},
-    "targets": {"_pytree", "_mean_free", "states", "multispin", "mcmc", "metrics"},
+    "targets": {"_pytree", "_precision", "_mean_free", "states", "multispin", "mcmc", "metrics"},
     "networks": {"_pytree", "_mean_free", "states"},
     "plotting": {"states", "metrics"},
 }
 CORE = [
     "_pytree",
+    "_precision",
     "states",
     "multispin",
     "sharding",

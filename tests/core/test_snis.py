@@ -229,3 +229,29 @@ def test_faults_are_detected():
     draw = tilted().propose
     careless = Proposal(lambda *args: (draw(*args)[0], jnp.zeros((args[-1],))))
     assert weight_score(many(1, 4000, num=3, proposal=careless).log_normalizer, MODEL.psi[ROW])[0] > 5
+
+
+@pytest.mark.parametrize(
+    ("sites", "given", "expected"), [(3, None, 128), (256, None, 128), (1024, None, 32), (1024, 7, 7)]
+)
+def test_chunks_go_with_the_size_of_a_state(sites, given, expected):
+    process, asked = MaskedProcess(MaskedPath(sites=sites)), []
+
+    def propose(key, xt, t, r, num):
+        asked.append(num)
+        return jnp.zeros((num, sites), jnp.int32), jnp.zeros(num)
+
+    def one(key, xt):
+        return snis(
+            key,
+            xt,
+            0.5,
+            process=process,
+            proposal=Proposal(propose),
+            psi_fn=lambda x, r: jnp.zeros(()),
+            num_proposals=500,
+            chunk_size=given,
+        )
+
+    jax.eval_shape(one, jax.random.key(0), jnp.full(sites, 2, jnp.int32))
+    assert set(asked) == {expected}

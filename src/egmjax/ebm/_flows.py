@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._precision import highest
 from ..networks import head_for
 from ..paths._base import Scalar
 from ..proposals import Density
@@ -176,6 +177,7 @@ def _coupling_flow(
 def _flow(mean: Any, scale: Any, init: Callable, forward: Callable, inverse: Callable) -> NormalizingFlow:
     """From maps of standard units with their log-determinants to laws of `mean + scale * forward(z)`."""
     mean, scale = _checked(mean, scale)
+    forward, inverse = highest(forward), highest(inverse)
 
     def log_normal(z: jax.Array) -> jax.Array:
         return (

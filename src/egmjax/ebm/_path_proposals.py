@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from .._precision import highest
 from ..paths import Path
 from ..processes import PredictFn
 from ..proposals import Density
@@ -41,7 +42,8 @@ def rollout_proposal(sampler: Sampler, path: Path, predict_fn: PredictFn) -> Pat
 
     `first_hitting_sampler` of a masked process: symbols revealed in random order, or in a fixed one (`paths.Ordered`),
     whose `log_ratio` is minus the exact log-probability of an autoregressive model, whatever the key. Cost: a
-    roll-out a draw; for a given state the backward chain's network calls, for masks all contexts at once.
+    roll-out a draw; for a given state the backward chain's network calls, for masks all contexts at once. These are two
+    programs for one law, so both have products at the highest precision; the network's layers are to be float32.
     """
 
     def sample(key: jax.Array) -> tuple[Any, jax.Array]:
@@ -51,7 +53,7 @@ def rollout_proposal(sampler: Sampler, path: Path, predict_fn: PredictFn) -> Pat
     def log_ratio(key: jax.Array, x: Any) -> jax.Array:
         return sampler.log_weight(key, predict_fn, x) - path.log_reference(x, 1.0)
 
-    return PathProposal(sample, log_ratio)
+    return PathProposal(highest(sample), highest(log_ratio))
 
 
 def as_path_proposal(proposal: Density | PathProposal) -> PathProposal:

@@ -2,11 +2,10 @@
 
 from ._elbo import ELBOEstimate, elbo
 from ._multispin import MULTISPIN_CHUNK, multispin_snis
-from ._snis import DEFAULT_CHUNK, PsiFn, SNISEstimate, SNISInfo, psi_from_energy, snis
+from ._snis import PsiFn, SNISEstimate, SNISInfo, psi_from_energy, snis
 from ._total_correlation import total_correlation
 
 __all__ = [
-    "DEFAULT_CHUNK",
     "MULTISPIN_CHUNK",
     "ELBOEstimate",
     "PsiFn",

@@ -16,6 +16,12 @@ from ._snis import SNISEstimate, stream
 MULTISPIN_CHUNK = 1024
 
 
+def check_chunk(chunk_size: int) -> None:
+    """Raises `ValueError` for proposals that are not whole words."""
+    if chunk_size < 1 or chunk_size % multispin.WIDTH:
+        raise ValueError(f"chunk_size: expected a multiple of {multispin.WIDTH}, got {chunk_size}")
+
+
 def multispin_snis(
     key: jax.Array,
     xt: jax.Array,
@@ -39,8 +45,7 @@ def multispin_snis(
         raise ValueError(f"path: multi-spin coding needs a MaskedPath of two symbols, got {path}")
     if num_proposals < 1:
         raise ValueError(f"num_proposals: at least 1, got {num_proposals}")
-    if chunk_size < 1 or chunk_size % multispin.WIDTH:
-        raise ValueError(f"chunk_size: expected a multiple of {multispin.WIDTH}, got {chunk_size}")
+    check_chunk(chunk_size)
     check_times(t, 1.0)
     num_words = min(chunk_size // multispin.WIDTH, -(-num_proposals // multispin.WIDTH))
     shown = jnp.where(xt == 1, ~jnp.uint32(0), jnp.uint32(0))[:, None]

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
+from .._precision import highest
 from ..paths import Path
 from ..paths._base import Scalar, check_times, is_one
 from ..processes import Process
@@ -25,7 +26,8 @@ from ..proposals import Proposal
 from ..sharding import constrain
 
 PsiFn = Callable[[Any, Scalar], jax.Array]  # (x, r) -> log-density relative to the path's reference
-DEFAULT_CHUNK = 128
+MAX_CHUNK = 128  # proposals at a time, as long as they are
+CHUNK_NUMBERS = 2**15  # at most so many numbers
 
 
 class SNISInfo(NamedTuple):
@@ -50,8 +52,9 @@ class SNISEstimate(NamedTuple):
 
 
 def psi_from_energy(energy_fn: Callable[[Any], jax.Array], path: Path) -> PsiFn:
-    """`psi(x, 1) = -E(x) - log_reference(x, 1)`; defined at `r = 1` only."""
+    """`psi(x, 1) = -E(x) - log_reference(x, 1)`; defined at `r = 1` only. Products at the highest precision."""
 
+    @highest
     def psi(x: Any, r: Scalar = 1.0) -> jax.Array:
         return -energy_fn(x) - path.log_reference(x, 1.0)
 
@@ -68,7 +71,7 @@ def snis(
     proposal: Proposal,
     psi_fn: PsiFn,
     num_proposals: int,
-    chunk_size: int = DEFAULT_CHUNK,
+    chunk_size: int | None = None,
     site_logits_fn: Callable[[Any], jax.Array] | None = None,
     mesh: Mesh | None = None,
 ) -> SNISEstimate:
@@ -78,12 +81,16 @@ def snis(
     `Target.site_energies`), replaces one-hot symbols by these laws: the same mean, less variance; `r = 1` only.
     With a `mesh` chunks are dealt to the devices of its `proposals` axis; where they are fewer, some devices idle.
 
-    Cost: `num_proposals` draws and evaluations of `psi_fn`; memory of `chunk_size` of them. Raises `ValueError`
+    Cost: `num_proposals` draws and evaluations of `psi_fn`; memory of `chunk_size` of them, `None` being 128, or as
+    many as make `2^15` numbers where states have more than 256; which draws are made depends on it. Raises `ValueError`
     for `num_proposals < 1`, `chunk_size < 1`, `t >= r`, `r < 1` on a path that is not Markov, for a
     process that cannot bootstrap, or with `site_logits_fn`.
     """
     if num_proposals < 1:
         raise ValueError(f"num_proposals: at least 1, got {num_proposals}")
+    if chunk_size is None:
+        numbers = sum(leaf.size for leaf in jax.tree.leaves(xt))
+        chunk_size = min(MAX_CHUNK, max(1, CHUNK_NUMBERS // max(1, numbers)))
     if chunk_size < 1:
         raise ValueError(f"chunk_size: at least 1, got {chunk_size}")
     check_times(t, r)

@@ -21,7 +21,8 @@ class CoordinateMLP(nn.Module):
     al., 2017; the embeddings make it general). For energies whose coordinates are much alike, or hardly depend on each
     other: what one coordinate learns serves all, and none has to learn to leave the others out. Energies of strong
     pairs want a `ResidualMLP`. `scale` divides the inputs; `output_shape` is that of the state, with trailing axes if
-    any. Cost: `2 depth dim width^2` multiplications. Raises `ValueError` for another space or output.
+    any. `dtype` is that of the products in the blocks; see `networks`. Cost: `2 depth dim width^2` multiplications.
+    Raises `ValueError` for another space or output.
     """
 
     space: Real
@@ -30,6 +31,7 @@ class CoordinateMLP(nn.Module):
     depth: int = 2
     scale: float = 1.0
     embedding: int = 8
+    dtype: Any = None
 
     @nn.compact
     def __call__(self, x: Any, t: jax.Array) -> jax.Array:
@@ -43,7 +45,8 @@ class CoordinateMLP(nn.Module):
         h = nn.Dense(self.width)(inputs) + nn.Dense(self.width)(time_features(t))[None]
         for _ in range(self.depth):
             active = nn.silu(h)
-            common = nn.Dense(self.width, use_bias=False)(jnp.mean(active, axis=0))
-            h = h + nn.Dense(self.width)(nn.silu(nn.Dense(self.width)(active) + common[None]))
+            common = nn.Dense(self.width, use_bias=False, dtype=self.dtype)(jnp.mean(active, axis=0))
+            out, own = (nn.Dense(self.width, dtype=self.dtype) for _ in range(2))
+            h = h + out(nn.silu(own(active) + common[None]))
         tail = math.prod(self.output_shape) // num
         return nn.Dense(tail, kernel_init=nn.initializers.zeros)(nn.silu(h)).reshape(self.output_shape)

@@ -7,10 +7,13 @@ multiplication, which a CPU does far faster than a convolution, and an accelerat
 
 from __future__ import annotations
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.linen.dtypes import promote_dtype
 
 from ._features import time_features
 
@@ -18,7 +21,8 @@ from ._features import time_features
 class LatticeDense(nn.Module):
     """`[sites, channels] -> [sites, features]`, translation-equivariant on the `length x length` torus.
 
-    `radius=None` couples every pair of sites; otherwise offsets within `radius` in each direction.
+    `radius=None` couples every pair of sites; otherwise offsets within `radius` in each direction. `dtype` is that of
+    the product, for numbers that come and go in the type of `x` and of the parameters.
     """
 
     length: int
@@ -26,6 +30,7 @@ class LatticeDense(nn.Module):
     radius: int | None = None
     use_bias: bool = True
     kernel_init: nn.initializers.Initializer = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
+    dtype: Any = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -37,12 +42,15 @@ class LatticeDense(nn.Module):
         num_offsets = sites if full else offsets.shape[0]
         kernel = self.param("kernel", self.kernel_init, (num_offsets * channels, self.features))
         kernel = kernel.reshape(num_offsets, channels, self.features)
+        outside = jnp.result_type(x, kernel)
+        x, kernel = promote_dtype(x, kernel, dtype=self.dtype)
         if full:
             matrix = kernel[_differences(self.length)].transpose(0, 2, 1, 3)  # [from, channel, to, feature]
             y = x.reshape(-1) @ matrix.reshape(sites * channels, sites * self.features)
             y = y.reshape(sites, self.features)
         else:
             y = x[_neighbours(self.length, offsets)].reshape(sites, -1) @ kernel.reshape(-1, self.features)
+        y = y.astype(outside)
         if self.use_bias:
             y = y + self.param("bias", nn.initializers.zeros, (self.features,))[None, :]
         return y
@@ -58,7 +66,7 @@ class LatticeNet(nn.Module):
     what is even (which sites are known) enters as a gate.
 
     `apply(params, x, t, condition)` with `condition: float [k]` of order one shifts every layer's features, or gates
-    where `odd`: one network for a family of energies.
+    where `odd`: one network for a family of energies. `dtype` is that of the lattice layers' products; see `networks`.
     """
 
     length: int
@@ -68,6 +76,7 @@ class LatticeNet(nn.Module):
     radius: int | None = None
     odd: bool = False
     use_time: bool = False
+    dtype: Any = None
 
     @nn.compact
     def __call__(self, x: jax.Array, t: jax.Array, condition: jax.Array | None = None) -> jax.Array:
@@ -77,11 +86,14 @@ class LatticeNet(nn.Module):
         if self.odd:
             return self._odd(x, condition)
         symbols = jax.nn.one_hot(x, self.num_states + 1)
-        h = self._shifted(LatticeDense(self.length, self.width, self.radius)(symbols), condition)
+        h = self._shifted(self._layer()(symbols), condition)
         for _ in range(self.depth - 1):
-            h = h + LatticeDense(self.length, self.width, self.radius)(nn.silu(h))
+            h = h + self._layer()(nn.silu(h))
             h = self._shifted(h, condition)
         return nn.Dense(self.num_states, kernel_init=nn.initializers.zeros)(nn.silu(h))
+
+    def _layer(self, use_bias: bool = True) -> LatticeDense:
+        return LatticeDense(self.length, self.width, self.radius, use_bias=use_bias, dtype=self.dtype)
 
     def _shifted(self, h: jax.Array, condition: jax.Array | None) -> jax.Array:
         """Features `[sites, width]` plus a vector that depends on the condition."""
@@ -93,14 +105,11 @@ class LatticeNet(nn.Module):
         known = (x < 2).astype(float)[:, None]
         spin = (2.0 * x[:, None] - 1.0) * known
 
-        def layer(features: int, use_bias: bool) -> LatticeDense:
-            return LatticeDense(self.length, features, self.radius, use_bias=use_bias)
-
-        h = layer(self.width, False)(spin)
-        g = layer(self.width, True)(known)
+        h = self._layer(use_bias=False)(spin)
+        g = self._layer()(known)
         for _ in range(self.depth - 1):
             a = nn.tanh(h) * nn.sigmoid(self._shifted(g, condition))
-            h = h + layer(self.width, False)(a)
+            h = h + self._layer(use_bias=False)(a)
         a = nn.tanh(h) * nn.sigmoid(self._shifted(g, condition))
         half = 0.5 * nn.Dense(1, use_bias=False, kernel_init=nn.initializers.zeros)(a)
         return jnp.concatenate([-half, half], axis=-1)

@@ -25,7 +25,8 @@ class ResidualMLP(nn.Module):
 
     `num_frequencies` above zero adds as many sines and cosines of the real inputs, in random directions, of angular
     frequencies evenly up to `bandwidth` in units of `scale` at first, then learned (Fourier features, Tancik et al.,
-    2020): for details much smaller than the extent of the states. Raises `ValueError` without real inputs.
+    2020): for details much smaller than the extent of the states. Raises `ValueError` without real inputs. `dtype` is
+    that of the products in the blocks; see `networks`.
     """
 
     space: Space
@@ -37,6 +38,7 @@ class ResidualMLP(nn.Module):
     modulated: bool = False
     num_frequencies: int = 0
     bandwidth: float = 15.0
+    dtype: Any = None
 
     @nn.compact
     def __call__(self, x: Any, t: jax.Array) -> Any:
@@ -54,9 +56,9 @@ class ResidualMLP(nn.Module):
         h = nn.Dense(self.width)(jnp.concatenate(inputs))
         clock = nn.silu(nn.Dense(self.width)(time_features(t))) if self.modulated else None
         for _ in range(self.depth):
-            inner = nn.Dense(self.width)(nn.silu(h))
+            inner = nn.Dense(self.width, dtype=self.dtype)(nn.silu(h))
             if clock is not None:
-                shift, gain = jnp.split(nn.Dense(2 * self.width)(clock), 2)
+                shift, gain = jnp.split(nn.Dense(2 * self.width, dtype=self.dtype)(clock), 2)
                 inner = inner * (1.0 + gain) + shift
-            h = h + nn.Dense(self.width)(nn.silu(inner))
+            h = h + nn.Dense(self.width, dtype=self.dtype)(nn.silu(inner))
         return head_for(self.output_shape)(nn.silu(h))

@@ -28,7 +28,8 @@ class ParticleNet(nn.Module):
     et al., 2021, equations 3 to 6, with positions that no layer moves).
 
     `scale` divides positions: give the reference's. Distances enter as they are and as `num_radial` Gaussians at
-    centres from 0 to `reach` in these units. Cost: about `n^2 width (width + num_radial)` multiplications in each
+    centres from 0 to `reach` in these units; these features and positions are float32 whatever the `dtype` of all other
+    products (see `networks`). Cost: about `n^2 width (width + num_radial)` multiplications in each
     of `depth + 1` layers. Raises `ValueError` for a space or an output that is not of this form.
     """
 
@@ -40,6 +41,7 @@ class ParticleNet(nn.Module):
     scale: float = 1.0
     num_radial: int = 16
     reach: float = 5.0
+    dtype: Any = None
 
     @nn.compact
     def __call__(self, x: Any, t: jax.Array) -> Any:
@@ -49,18 +51,21 @@ class ParticleNet(nn.Module):
         positions = mean_free_positions(y, n) / self.scale
         radial = self._radial(pair_distances(positions))
 
+        def dense(use_bias: bool = True) -> nn.Dense:
+            return nn.Dense(self.width, use_bias, dtype=self.dtype)
+
         def pairs(h: jax.Array) -> jax.Array:
             """Two hidden layers of every pair, `[n, n, width]`."""
-            first = nn.Dense(self.width)(h)[:, None] + nn.Dense(self.width, use_bias=False)(h)[None, :]
+            first = dense()(h)[:, None] + dense(use_bias=False)(h)[None, :]
             first = first + nn.Dense(self.width, use_bias=False)(radial)
-            return nn.silu(nn.Dense(self.width)(nn.silu(first)))
+            return nn.silu(dense()(nn.silu(first)))
 
         h = jnp.broadcast_to(nn.Dense(self.width)(time_features(t)), (n, self.width))
         if tau is not None:
             one_hot = jax.nn.one_hot(tau, self.space[1].num_states + 1)  # type: ignore[index, union-attr]
             h = h + nn.Dense(self.width, use_bias=False)(one_hot)
         for _ in range(self.depth):
-            h = h + nn.Dense(self.width)(jnp.mean(pairs(nn.silu(h)), axis=1))
+            h = h + dense()(jnp.mean(pairs(nn.silu(h)), axis=1))
         if self.output_shape == ():
             return ScalarHead()(jnp.mean(nn.silu(h), axis=0))
         difference = positions[:, None, :] - positions[None, :, :]

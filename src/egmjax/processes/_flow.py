@@ -5,8 +5,9 @@
     increment    log |det dPhi/dz| + log N(z_s; 0, I) - log N(z_t; 0, I)
 
 The determinant is that of the discrete map itself, by `dim` forward derivatives, so the weights are exact for
-any step size at which the map is one to one. A determinant that is not positive voids the certificate: the
-increment is then `nan`, which every summary of weights counts.
+any step size at which the map is one to one. Rounding is no part of that map: its products are at the highest
+precision, those of the network included, whose layers are to be float32. A determinant that is not positive
+voids the certificate: the increment is then `nan`, which every summary of weights counts.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from .._precision import highest
 from .._pytree import frozen_pytree, static
 from ..generators import Flow
 from ..paths._base import Scalar, as_time
@@ -97,6 +99,7 @@ class FlowProcess(GaussianProcess):
         t, s = as_time(t), as_time(s)
         turn = self.path.angle(s).theta - self.path.angle(t).theta
 
+        @highest
         def slope(z: jax.Array, t: Scalar) -> jax.Array:
             x = self.path.unstandardize(z, t)
             return self.residual(predict_fn(x, t), x, t)

@@ -21,6 +21,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from .._precision import highest
 from ..paths import GaussianPath
 from ..processes import FlowProcess, PredictFn
 from ._samplers import check_grid
@@ -106,6 +107,7 @@ def flow_ode(
             t = _time(path, phi)
             turn = _turns(path, phi)
 
+            @highest
             def slope(z: jax.Array) -> jax.Array:
                 x = path.unstandardize(z, t)
                 return turn * process.residual(predict_fn(x, t), x, t)

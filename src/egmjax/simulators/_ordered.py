@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._precision import highest
 from ..paths._base import Scalar
 from ..processes import DecodeFn, MaskedProcess, PredictFn, SitewisePredictor, StepFn, site_order
 from ..processes._masked import log_symbol_prob
@@ -25,6 +26,9 @@ def ordered_sampler(process: MaskedProcess) -> Sampler:
     costs a row of the network for each site and the log-weight of a given state one call of it; with any other
     `predict_fn` a call for each rank, given states in parallel. Evidence is known from the start. Raises `ValueError`
     for another process, or as `processes.site_order` does.
+
+    Roll-outs take one row after another and densities all at once: two programs, which are one law as far as their
+    arithmetic agrees. So both have products at the highest precision, and the network's layers are to be float32.
     """
     if not isinstance(process, MaskedProcess):
         raise ValueError(f"process: an order needs a MaskedProcess, got {type(process).__name__}")
@@ -92,4 +96,5 @@ def ordered_sampler(process: MaskedProcess) -> Sampler:
         return jnp.where(agrees, correction - jnp.sum(jnp.where(hidden, gain, 0.0)), jnp.inf)
 
     # with evidence states that contradict it have none
-    return Sampler(sample, log_weight, num_ranks, process.is_reversal, has_density=path.evidence is None)
+    has_density = path.evidence is None
+    return Sampler(highest(sample), highest(log_weight), num_ranks, process.is_reversal, has_density)

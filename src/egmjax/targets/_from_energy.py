@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from .._precision import highest
 from .._pytree import frozen_pytree, static
 from ..states import Categorical, Real, Space, example_state
 from ._base import Target
@@ -32,8 +33,8 @@ class FromEnergy(Target):
         return self.state_space
 
     def energy(self, x: Any) -> jax.Array:
-        """`energy_fn(x)`."""
-        return self.energy_fn(x)
+        """`energy_fn(x)`, with products at the highest precision."""
+        return highest(self.energy_fn)(x)
 
 
 @frozen_pytree
@@ -50,8 +51,8 @@ class FromLogDensity(Target):
         return Real((self.dim,))
 
     def energy(self, x: jax.Array) -> jax.Array:
-        """`-log_density_fn(unravel(x))` for `x: [dim]`, a scalar."""
-        return -self.log_density_fn(self.unravel(x))
+        """`-log_density_fn(unravel(x))` for `x: [dim]`, a scalar; with products at the highest precision."""
+        return -highest(self.log_density_fn)(self.unravel(x))
 
     def unravel(self, x: jax.Array) -> Any:
         """The position, a pytree shaped like the example, for `x: [dim]`."""

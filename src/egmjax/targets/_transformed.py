@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._precision import highest
 from .._pytree import frozen_pytree, static
 from ..states import Real
 from ._base import Target
@@ -45,13 +46,13 @@ class Transformed(Target):
         Infinite wherever the energy of `base` is not finite: far out `b(x)` rounds to the edge of the
         support, where a density may diverge.
         """
-        inside, log_det = self.bijector.forward_and_log_det(x)
+        inside, log_det = highest(self.bijector.forward_and_log_det)(x)
         energy = self.base.energy(inside) - jnp.sum(log_det)
         return jnp.where(jnp.isfinite(energy), energy, jnp.inf)
 
     def transform(self, x: jax.Array) -> jax.Array:
         """The point `b(x)` of the support for one unbounded state `x`; `jax.vmap` it for samples."""
-        return self.bijector.forward_and_log_det(x)[0]
+        return highest(self.bijector.forward_and_log_det)(x)[0]
 
     @property
     def log_z(self) -> float | None:

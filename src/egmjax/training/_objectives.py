@@ -23,7 +23,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
-from ..estimators import DEFAULT_CHUNK, MULTISPIN_CHUNK, PsiFn, SNISEstimate, multispin_snis, snis
+from ..estimators import MULTISPIN_CHUNK, PsiFn, SNISEstimate, multispin_snis, snis
+from ..estimators._multispin import check_chunk
 from ..losses import linex, squared_error
 from ..paths import Path
 from ..processes import MaskedProcess, Process
@@ -121,7 +122,7 @@ def snis_objective(
     psi_fn: PsiFn,
     *,
     num_proposals: int,
-    chunk_size: int = DEFAULT_CHUNK,
+    chunk_size: int | None = None,
     psi_apply_fn: PsiApplyFn | None = None,
     step_fn: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
     self_normalized: bool = True,
@@ -177,6 +178,7 @@ def multispin_objective(
     `estimators.multispin_snis`, which also names the errors.
     """
     path = process.path
+    check_chunk(chunk_size)
 
     def examples(key: jax.Array, context: Context, x1: jax.Array, t: jax.Array) -> tuple[Examples, dict]:
         key_path, key_snis = jax.random.split(key)
@@ -209,7 +211,7 @@ def psi_objective(
     psi_fn: PsiFn,
     *,
     num_proposals: int,
-    chunk_size: int = DEFAULT_CHUNK,
+    chunk_size: int | None = None,
     step_fn: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
     divergence: Literal["linex", "squared"] = "linex",
     weight_fn: Callable[[jax.Array], jax.Array] = jnp.ones_like,
@@ -320,7 +322,7 @@ def _estimates(
     proposal: Proposal | Callable[[Any], Proposal],
     psi_fn: PsiFn,
     num_proposals: int,
-    chunk_size: int,
+    chunk_size: int | None,
     psi_apply_fn: PsiApplyFn | None,
     step_fn: Callable[[jax.Array, jax.Array], jax.Array] | None,
     site_energies_fn: Callable[[Any], jax.Array] | None = None,
