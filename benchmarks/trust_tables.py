@@ -17,7 +17,7 @@ LEVEL = 0.05
 def tabulate(rows: list[Row]) -> str:
     """Markdown; a line for each target and seed, and for each rival of it."""
     learned = [row for row in rows if row["method"] == "sampler"]
-    parts = [_certificates(learned), _tests(learned), _costs(rows), _coverage(learned)]
+    parts = [_certificates(learned), _tests(learned), costs(rows), _coverage(learned)]
     return "\n".join(part for part in parts if part)
 
 
@@ -75,7 +75,8 @@ def _tests(rows: list[Row]) -> str:
     return section("Tests against exact laws", head, lines) + "\n" + note
 
 
-def _costs(rows: list[Row]) -> str:
+def costs(rows: list[Row]) -> str:
+    """Markdown; a line for each sampler and each rival."""
     head = ["target", "seed", "method", "energies", "seconds, of CPU", "tau_int of energy, m", "R-hat"]
     head += ["ESS a second: energy", "m", "once trained", "ESS a CPU second: energy", "m", "once trained"]
     head += ["mean energy, distance / stderr", "log Z, distance / stderr"]

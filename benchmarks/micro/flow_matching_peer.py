@@ -18,6 +18,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -46,7 +47,7 @@ THREADS = {"one thread": 1, "two threads": 2}
 class FlowMatchingOptions(BenchOptions):
     """Options of the measurement."""
 
-    repeats: int = 15
+    repeats: int = 7
     """Rounds; in each of them every case is run once."""
     widths: tuple[int, ...] = (128, 1024)
     """Widths of the networks, each of three hidden layers."""
@@ -66,7 +67,7 @@ def main(args: Sequence[str] | None = None) -> list[Record]:
     """Measures, prints the table and returns its records."""
     options = tyro.cli(FlowMatchingOptions, prog="python -m benchmarks.micro.flow_matching_peer", args=args)
     runs: dict[str, Callable[[], Any]] = {}
-    compiling: dict[str, float] = {}
+    compiling: dict[str, float | None] = {}
     timings: dict[str, Timing] = {}
     others: dict[str, dict[str, float]] = {}
     peers: dict[str, list[str]] = {}
@@ -87,17 +88,14 @@ def main(args: Sequence[str] | None = None) -> list[Record]:
             timings |= {row: failed for name in wanted for row in peers[name]}
             continue
         others |= {step: parts.differences(peer, options.num_states)} if step in wanted else {}
-        theirs: dict[str, Callable[[], Any]] = {
-            step: lambda peer=peer: [peer.step(options.num_states) for _ in range(options.steps_a_round)],
-            sampling: lambda peer=peer: peer.sample(options.num_samples, options.num_steps),
-        }
         for name in wanted:
+            what = partial(_steps if name == step else _samples, peer, options)
             for row, num in zip(peers[name], THREADS.values()):
-                runs[row] = lambda peer=peer, run=theirs[name], num=num: peer.with_threads(num, run)
+                runs[row] = partial(peer.with_threads, num, what)
     for row, timing in time_in_turn(runs, options.repeats).items():
         share = 1.0 / options.steps_a_round if row.startswith("training") else 1.0
-        seconds, cpu = (tuple(share * s for s in times) for times in (timing.seconds, timing.cpu_seconds))
-        timings[row] = Timing(compiling.get(row), seconds, cpu)
+        seconds, spent = (tuple(share * s for s in times) for times in (timing.seconds, timing.cpu_seconds))
+        timings[row] = Timing(compiling.get(row), seconds, spent)
     baseline = {}
     for name, rows in peers.items():
         if not timings[rows[0]].error:
@@ -117,6 +115,15 @@ def main(args: Sequence[str] | None = None) -> list[Record]:
         baseline=baseline,
         others=others,
     )
+
+
+def _steps(peer: Any, options: FlowMatchingOptions) -> None:
+    for _ in range(options.steps_a_round):
+        peer.step(options.num_states)
+
+
+def _samples(peer: Any, options: FlowMatchingOptions) -> None:
+    peer.sample(options.num_samples, options.num_steps)
 
 
 class VelocityMLP(nn.Module):
