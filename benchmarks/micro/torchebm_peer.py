@@ -12,6 +12,7 @@ theirs, on one thread or two, whichever is faster: below one is faster.
 from __future__ import annotations
 
 import os
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -78,6 +79,9 @@ def main(args: Sequence[str] | None = None) -> list[Record]:
         timings[name] = timing._replace(compile=compiling.get(name))
     ran = [name for name in THEIRS if not timings[name].error]
     fastest = min(ran, key=lambda name: timings[name].median, default="")
+    for name in OURS if ran else ():
+        spent = [statistics.median(timings[row].cpu_seconds) for row in (name, fastest)]
+        others[name]["CPU ratio"] = spent[0] / spent[1]
     shapes = {"chains": options.num_chains, "steps": options.num_steps, "dim": options.dim}
     return report(
         "torchebm", timings, options, shapes=shapes, baseline=dict.fromkeys(OURS, fastest), others=others
