@@ -7,8 +7,9 @@ without them their rows say so. Both train a perceptron of the same layers, weig
 straight paths to the checkerboard, by Adam, the batch drawn from the same rows; ours is the trainer as it is, with its
 averaged parameters and metrics. Before anything is timed, loss and gradient of both are compared on the same `x_0`,
 `x_1`, `t`: "loss differs by" and "gradient differs by" are relative. Sampling: Euler steps of equal number, one network
-call each; ours steps along the angle of the path. Seconds are of one step, the mean of `--steps-a-round` in a row, and
-of one call of the sampler. Ratios are ours to theirs, on one thread or two, whichever is faster: below one is faster.
+call each; ours steps along the angle of the path. Seconds are of one step, the mean over a round, and of one call of the
+sampler; "8 a call" has the updates of an iteration in one compiled program, as `benchmarks.train` does. Ratios are ours
+to theirs, on one thread or two, whichever is faster: below one is faster.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from ._harness import BenchOptions, Timing, compile_case, report, time_in_turn
 LEARNING_RATE = 1e-3
 DIM, HIDDEN = 2, 3
 TOLERANCE = 1e-5
+UPDATES = 8  # of an iteration, as in `benchmarks.train`
 THREADS = {"one thread": 1, "two threads": 2}
 
 
@@ -53,8 +55,8 @@ class FlowMatchingOptions(BenchOptions):
     """Widths of the networks, each of three hidden layers."""
     num_states: int = 256
     """States in a batch."""
-    steps_a_round: int = 10
-    """Training steps in a row, timed together."""
+    calls_a_round: int = 2
+    """Rounds are of so many times eight training steps, timed together."""
     num_samples: int = 2_000
     """States sampled."""
     num_steps: int = 50
@@ -71,16 +73,25 @@ def main(args: Sequence[str] | None = None) -> list[Record]:
     timings: dict[str, Timing] = {}
     others: dict[str, dict[str, float]] = {}
     peers: dict[str, list[str]] = {}
+    steps_a_round = UPDATES * options.calls_a_round
     data = np.asarray(rows_to_learn(load_data("checkerboard")), np.float32)
     for width in options.widths:
         parts = Parts(width, data)
         step, sampling = f"training step, 3x{width}", f"sampling, 3x{width}"
+        many = f"{step}, {UPDATES} a call"
+        cases = {
+            step: partial(parts.steps, updates=1),
+            many: partial(parts.steps, updates=UPDATES),
+            sampling: parts.sampling,
+        }
         wanted = [name for name in (step, sampling) if name.startswith(options.only or "")]
-        peers |= {name: [f"{name}, flow_matching, {each}" for each in THREADS] for name in wanted}
-        timings |= {row: Timing(None) for name in wanted for row in (name, *peers[name])}
-        ours = {step: parts.step, sampling: parts.sampling}
         for name in wanted:
-            runs[name], compiling[name] = ours[name](options)
+            theirs = [f"{name}, flow_matching, {each}" for each in THREADS]
+            ours = [step, many] if name == step else [sampling]
+            peers |= dict.fromkeys(ours, theirs)
+            timings |= dict.fromkeys((*ours, *theirs), Timing(None))
+            for row in ours:
+                runs[row], compiling[row] = cases[row](options)
         try:
             peer = parts.peer()
         except ImportError as error:
@@ -93,7 +104,7 @@ def main(args: Sequence[str] | None = None) -> list[Record]:
             for row, num in zip(peers[name], THREADS.values()):
                 runs[row] = partial(peer.with_threads, num, what)
     for row, timing in time_in_turn(runs, options.repeats).items():
-        share = 1.0 / options.steps_a_round if row.startswith("training") else 1.0
+        share = 1.0 / steps_a_round if row.startswith("training") else 1.0
         seconds, spent = (tuple(share * s for s in times) for times in (timing.seconds, timing.cpu_seconds))
         timings[row] = Timing(compiling.get(row), seconds, spent)
     baseline = {}
@@ -110,7 +121,7 @@ def main(args: Sequence[str] | None = None) -> list[Record]:
             "states": options.num_states,
             "samples": options.num_samples,
             "steps": options.num_steps,
-            "steps a round": options.steps_a_round,
+            "steps a round": steps_a_round,
         },
         baseline=baseline,
         others=others,
@@ -118,7 +129,7 @@ def main(args: Sequence[str] | None = None) -> list[Record]:
 
 
 def _steps(peer: Any, options: FlowMatchingOptions) -> None:
-    for _ in range(options.steps_a_round):
+    for _ in range(UPDATES * options.calls_a_round):
         peer.step(options.num_states)
 
 
@@ -162,14 +173,14 @@ class Parts:
         velocity = jnp.asarray(self.network.apply(params, x, t))
         return (velocity - self.path.velocity(jnp.zeros(DIM), x, t)) * jnp.sqrt(self._variance(t))
 
-    def step(self, options: FlowMatchingOptions) -> tuple[Callable[[], Any], float | None]:
-        """What makes `steps_a_round` updates, and the seconds that their compilation took."""
+    def steps(self, options: FlowMatchingOptions, *, updates: int) -> tuple[Callable[[], Any], float | None]:
+        """What makes the updates of a round, so many a call, and the seconds that its compilation took."""
         trainer = make_trainer(
             data_source(self.x1, self.path.space),
             self.objective,
             optax.adam(LEARNING_RATE),
             batch_size=options.num_states,
-            updates_per_iteration=1,
+            updates_per_iteration=updates,
         )
         state = trainer.init(jax.random.key(1), self.params)
         started = time.perf_counter()
@@ -178,7 +189,7 @@ class Parts:
 
         def steps() -> None:
             nonlocal state
-            for _ in range(options.steps_a_round):
+            for _ in range(UPDATES // updates * options.calls_a_round):
                 state, metrics = step(state)
                 float(metrics["loss"])
 
