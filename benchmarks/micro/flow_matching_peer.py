@@ -7,9 +7,9 @@ without them their rows say so. Both train a perceptron of the same layers, weig
 straight paths to the checkerboard, by Adam, the batch drawn from the same rows; ours is the trainer as it is, with its
 averaged parameters and metrics. Before anything is timed, loss and gradient of both are compared on the same `x_0`,
 `x_1`, `t`: "loss differs by" and "gradient differs by" are relative. Sampling: Euler steps of equal number, one network
-call each; ours steps along the angle of the path. Seconds are of one step, the mean over a round, and of one call of the
-sampler; "8 a call" has the updates of an iteration in one compiled program, as `benchmarks.train` does. Ratios are ours
-to theirs, on one thread or two, whichever is faster: below one is faster.
+call each; ours steps along the angle of the path. Seconds are of one step, the mean over a round, and of one call of
+the sampler; "8 a call" has the updates of an iteration in one compiled program, as `benchmarks.train` does. Ratios are
+ours to theirs, on one thread or two, whichever is faster: below one is faster.
 """
 
 from __future__ import annotations
