@@ -79,7 +79,7 @@ def main(args: Sequence[str] | None = None) -> list[Record]:
         parts = Parts(width, data)
         step, sampling = f"training step, 3x{width}", f"sampling, 3x{width}"
         many = f"{step}, {UPDATES} a call"
-        cases = {
+        cases: dict[str, Callable[[FlowMatchingOptions], Any]] = {
             step: partial(parts.steps, updates=1),
             many: partial(parts.steps, updates=UPDATES),
             sampling: parts.sampling,
