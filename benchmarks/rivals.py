@@ -1,13 +1,17 @@
 """Markov chains that a learned sampler is held against for as long as it took: effective samples a second.
 
-    swendsen-wang   clusters, for the ferromagnetic Ising torus without a field
-    tempering       replica exchange of Gibbs sweeps, of Langevin steps, or of both in turn
-    thrml           block Gibbs sampling by the package of that name, for the Ising torus
+    swendsen-wang         clusters, for the ferromagnetic Ising torus without a field
+    tempering             replica exchange of Gibbs sweeps, of Langevin steps, or of both in turn
+    thrml                 block Gibbs sampling by the package of that name, for the Ising torus
+    nuts                  blackjax's no-U-turn sampler with its window adaptation, for reals
+    mixed-hmc             numpyro's MixedHMC, for reals and symbols
+    discrete-hmc-gibbs    numpyro's DiscreteHMCGibbs about its NUTS, for reals and symbols
 
 Sweeps over a lattice update all sites of a colour at once, a colour being sites that do not depend on each other.
 Every rival runs many chains side by side in one compiled program, which is how it makes most samples a second on few
-cores. Compilation counts as time spent; the first fifth of every chain is burn-in, and counts too. Chains run for at
-most `MAX_CPU_SECONDS`: a rate is known by then.
+cores. Compilation counts as time spent, and so does the adaptation of the last three, each chain for itself with the
+defaults of its package; the first fifth of every chain is burn-in, and counts too. Chains run for at most
+`MAX_CPU_SECONDS`: a rate is known by then.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from egmjax.mcmc import parallel_tempering, refreshing_moves, swendsen_wang
-from egmjax.states import Categorical, example_state
+from egmjax.states import Categorical, Real, example_state
 from egmjax.targets import Ising, Target, coloring, dependence
 
 from .chain_report import summarize_series
@@ -29,6 +33,7 @@ from .chain_report import summarize_series
 NUM_CHAINS = 64
 BLOCK = 100  # steps of a call of the compiled program
 BURN_IN = 0.2
+NUM_ADAPT = 500  # steps in which Hamiltonian kernels find their step size and mass matrix
 MAX_CPU_SECONDS = 10.0
 LATTICE_SCALES = np.linspace(1.0, 0.5, 6)
 REAL_SCALES = np.geomspace(1.0, 0.03, 8)
@@ -52,7 +57,8 @@ def run_rival(
 ) -> dict[str, Any]:
     """Runs `make(target, step_size)` and reports what it does in `seconds` of wall-clock time.
 
-    Of the energy and of each observable what `summarize_series` says, and with `c` the seconds of compilation
+    Of the energy and of each observable what `summarize_series` says, and with `c` the seconds of compilation and of
+    `init`, where kernels adapt,
 
         ess_per_second = (ESS / seconds of the chains) (1 - c / seconds),
 
@@ -69,7 +75,7 @@ def run_rival(
         states, x = rival.block(key, states)
         return states, {name: jax.vmap(jax.vmap(fn))(x) for name, fn in functions.items()}
 
-    states = jax.jit(rival.init)(key_start)
+    states = jax.block_until_ready(jax.jit(rival.init)(key_start))
     compiled = block.lower(key, states).compile()
     compile_seconds = time.perf_counter() - started
     started, cpu_started, cpu = time.perf_counter(), time.process_time(), 0.0
@@ -172,6 +178,82 @@ def thrml_rival(target: Target, step_size: float) -> Rival:
     return Rival(init, block)
 
 
+def nuts_rival(target: Target, step_size: float) -> Rival:
+    """`NUM_CHAINS` chains of blackjax's NUTS, each with a step size and diagonal mass matrix of its own."""
+    from blackjax import nuts, window_adaptation
+
+    def log_density(x: jax.Array) -> jax.Array:
+        return -target.energy(x)
+
+    kernel = nuts.build_kernel()
+
+    def init(key: jax.Array) -> tuple[Any, Any]:
+        key_start, key_adapt = jax.random.split(key)
+        adaptation: Any = window_adaptation(nuts, log_density)
+        (state, parameters), _ = adaptation.run(key_adapt, _random_state(key_start, target), NUM_ADAPT)
+        return state, parameters
+
+    def step(key: jax.Array, carry: tuple[Any, Any]) -> tuple[Any, Any]:
+        state, parameters = carry
+        return kernel(key, state, log_density, **parameters)[0], parameters
+
+    return _scanned(init, step, lambda carry: carry[0].position)
+
+
+def mixed_hmc_rival(target: Target, step_size: float) -> Rival:
+    """`NUM_CHAINS` chains of numpyro's MixedHMC. Raises `ImportError` where the package is missing."""
+    from numpyro.infer import HMC, MixedHMC, init_to_sample
+
+    return _numpyro_rival(target, lambda model: MixedHMC(HMC(model, init_strategy=init_to_sample)))
+
+
+def discrete_hmc_gibbs_rival(target: Target, step_size: float) -> Rival:
+    """`NUM_CHAINS` chains of numpyro's DiscreteHMCGibbs, whose symbols move by a Metropolised Gibbs sweep.
+
+    Raises `ImportError` where the package is missing.
+    """
+    from numpyro.infer import NUTS, DiscreteHMCGibbs, init_to_sample
+
+    return _numpyro_rival(
+        target, lambda model: DiscreteHMCGibbs(NUTS(model, init_strategy=init_to_sample), modified=True)
+    )
+
+
+def _numpyro_rival(target: Target, make: Callable[[Callable[[], None]], Any]) -> Rival:
+    """Chains of a kernel for a model whose prior cancels: a Gaussian and uniform symbols to start from."""
+    import numpyro
+    from numpyro import distributions as dist
+
+    assert isinstance(target.space, tuple)
+    first_is_real = isinstance(target.space[0], Real)
+    real, symbols = target.space if first_is_real else target.space[::-1]
+    assert isinstance(real, Real)
+    assert isinstance(symbols, Categorical)
+
+    def join(site_values: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        pair = site_values["x"], site_values["d"].astype(jnp.int32)
+        return pair if first_is_real else pair[::-1]
+
+    def model() -> None:
+        x = numpyro.sample("x", dist.Normal().expand(real.shape).to_event())
+        uniform = dist.Categorical(probs=jnp.full(symbols.num_states, 1.0 / symbols.num_states))
+        d = numpyro.sample("d", uniform.expand((symbols.sites,)))
+        numpyro.factor("energy", 0.5 * jnp.sum(x**2) - target.energy(join({"x": x, "d": d})))
+
+    kernel = make(model)
+
+    def step(state: Any) -> Any:
+        with jax.numpy_rank_promotion("allow"):  # the package's own arithmetic
+            return kernel.sample(state, (), {})
+
+    def init(key: jax.Array) -> Any:
+        with jax.numpy_rank_promotion("allow"):
+            state = kernel.init(key, NUM_ADAPT, None, (), {})
+        return jax.lax.fori_loop(0, NUM_ADAPT, lambda _, s: step(s), state)
+
+    return _scanned(init, lambda key, state: step(state), lambda state: join(state.z))
+
+
 def colours(target: Target) -> list[np.ndarray]:
     """Masks `[sites]` of sites that do not depend on each other, as few as a greedy search finds."""
     rank = coloring(dependence(target))
@@ -197,15 +279,23 @@ RIVALS: dict[str, Callable[[Target, float], Rival]] = {
     "swendsen-wang": swendsen_wang_rival,
     "tempering": tempering_rival,
     "thrml": thrml_rival,
+    "nuts": nuts_rival,
+    "mixed-hmc": mixed_hmc_rival,
+    "discrete-hmc-gibbs": discrete_hmc_gibbs_rival,
 }
+OPTIONAL = ("thrml", "mixed-hmc", "discrete-hmc-gibbs")  # of packages of the extra `rivals`
 
 
 def rivals_of(target: Target) -> tuple[str, ...]:
     """The names of those that apply."""
-    if not isinstance(target, Ising):
-        return ("tempering",)
-    is_ferromagnet = float(target.beta) * float(target.coupling) >= 0 and float(target.field) == 0
-    return tuple(RIVALS) if is_ferromagnet else ("tempering", "thrml")
+    if isinstance(target, Ising):
+        is_ferromagnet = float(target.beta) * float(target.coupling) >= 0 and float(target.field) == 0
+        return ("swendsen-wang", "tempering", "thrml") if is_ferromagnet else ("tempering", "thrml")
+    if isinstance(target.space, Real):
+        return ("tempering", "nuts")
+    if isinstance(target.space, tuple):
+        return ("tempering", "mixed-hmc", "discrete-hmc-gibbs")
+    return ("tempering",)
 
 
 def _scanned(

@@ -12,13 +12,16 @@ from typing import Any, NamedTuple
 
 import jax
 
+from egmjax.states import Real
+
 from . import train
 from .checks import check
 from .micro.coverage import Case as CoverageCase
 from .micro.coverage import measure
 from .options import TARGETS, with_recipe
-from .rivals import MAX_CPU_SECONDS, RIVALS, rivals_of, run_rival
+from .rivals import MAX_CPU_SECONDS, OPTIONAL, RIVALS, rivals_of, run_rival
 from .runs import build, load
+from .smc_rival import run_smc
 
 RIVAL_SEED = 50_000
 COVERAGE_SEED = 60_000
@@ -106,21 +109,39 @@ def run(case: Trusted, seed: int, folder: Path, tiny: dict[str, Any]) -> list[di
 
 
 def rivals(
-    case: Trusted, seed: int, folder: Path, seconds: float, tiny: dict[str, Any]
+    case: Trusted,
+    seed: int,
+    folder: Path,
+    seconds: float,
+    tiny: dict[str, Any],
+    *,
+    max_cpu_seconds: float = MAX_CPU_SECONDS,
+    only: tuple[str, ...] = (),
 ) -> list[dict[str, Any]]:
-    """A row for each rival, what it does in `seconds` of wall-clock time; an error where it does not run."""
-    target = build(case.target, _options(case, folder, seed, tiny)).target
+    """A row for each rival, what it does in `seconds` of wall-clock time; an error where it does not run.
+
+    Raises `ValueError` for a name in `only` that is none of the target's.
+    """
+    options = _options(case, folder, seed, tiny)
+    target = build(case.target, options).target
+    limit = 0.0 if tiny else max_cpu_seconds
+    names = [*rivals_of(target), *(["smc"] if isinstance(target.space, Real) else [])]
+    if unknown := set(only) - set(names):
+        raise ValueError(f"only: expected some of {', '.join(names)}, got {', '.join(sorted(unknown))}")
     rows = []
-    for i, name in enumerate(rivals_of(target)):
+    for i, name in enumerate(names):
+        if only and name not in only:
+            continue
         key = jax.random.fold_in(jax.random.key(RIVAL_SEED + seed), i)
+        how = {"step_size": case.step_size, "max_cpu_seconds": limit}
         row: dict[str, Any] = {"method": name}
         try:
-            limit = 0.0 if tiny else MAX_CPU_SECONDS
-            row |= run_rival(
-                RIVALS[name], target, key, seconds, step_size=case.step_size, max_cpu_seconds=limit
-            )
+            if name == "smc":
+                row |= run_smc(target, key, seconds, scale=getattr(options, "scale", 1.0), **how)
+            else:
+                row |= run_rival(RIVALS[name], target, key, seconds, **how)
         except Exception as error:  # another package may fail in any way, and the table says how
-            if name != "thrml":
+            if name not in OPTIONAL:
                 raise
             row["error"] = f"{type(error).__name__}: {error}".splitlines()[0]
         rows.append(row)

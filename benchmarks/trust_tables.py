@@ -17,7 +17,7 @@ LEVEL = 0.05
 def tabulate(rows: list[Row]) -> str:
     """Markdown; a line for each target and seed, and for each rival of it."""
     learned = [row for row in rows if row["method"] == "sampler"]
-    parts = [_certificates(learned), _tests(learned), _costs(rows), _coverage(learned)]
+    parts = [_certificates(learned), _tests(learned), costs(rows), _coverage(learned)]
     return "\n".join(part for part in parts if part)
 
 
@@ -75,10 +75,11 @@ def _tests(rows: list[Row]) -> str:
     return section("Tests against exact laws", head, lines) + "\n" + note
 
 
-def _costs(rows: list[Row]) -> str:
+def costs(rows: list[Row]) -> str:
+    """Markdown; a line for each sampler and each rival."""
     head = ["target", "seed", "method", "energies", "seconds, of CPU", "tau_int of energy, m", "R-hat"]
     head += ["ESS a second: energy", "m", "once trained", "ESS a CPU second: energy", "m", "once trained"]
-    head += ["mean energy, distance / stderr"]
+    head += ["mean energy, distance / stderr", "log Z, distance / stderr"]
     lines = []
     for row in sorted(rows, key=lambda r: (_place(rows, r), r["seed"], r["method"] != "sampler")):
         cells = [row["experiment"], str(row["seed"]), row["method"]]
@@ -91,7 +92,7 @@ def _costs(rows: list[Row]) -> str:
             for unit in ("second", "cpu_second"):
                 rate = number(row[f"ess_per_{unit}"], 0)
                 cells += [rate, rate, number(row[f"ess_per_{unit}_trained"], 0)]
-            lines.append([*cells, ""])
+            lines.append([*cells, "", _log_z(row)])
             continue
         energy = row["observables"]["energy"]
         # without a magnetisation the slowest of the other observables takes its place
@@ -102,8 +103,14 @@ def _costs(rows: list[Row]) -> str:
         cells += [number(max(hats), 3) if hats else "-"]
         for unit in ("second", "cpu_second"):
             cells += [number(entry[f"ess_per_{unit}"], 0) for entry in (energy, other)] + [""]
-        lines.append([*cells, number(energy.get("score"), 1)])
+        lines.append([*cells, number(energy.get("score"), 1), _log_z(row)])
     return section("Cost, beside rivals at equal wall-clock time", head, lines)
+
+
+def _log_z(row: Row) -> str:
+    """With its standard error, and how many of these it is from the exact value; empty where chains know none."""
+    z = row.get("log_z")
+    return f"{number(z['estimate'], 4)} +- {number(z['stderr'], 4)}, {number(z['score'], 1)}" if z else ""
 
 
 def _coverage(rows: list[Row]) -> str:

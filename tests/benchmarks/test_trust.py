@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import rivals, suite, train, trust, trust_tables
+from benchmarks import rivals, smc_rival, suite, train, trust, trust_tables
 from benchmarks.chain_report import summarize_series
 from benchmarks.law_tests import hold_against_laws
-from egmjax.targets import GaussianMixture, Ising
+from egmjax.targets import Funnel, GaussianBernoulliRBM, GaussianMixture, Ising
 from tests.benchmarks.commands import strict_json
 
 TARGET = Ising(length=4, beta=0.4)
@@ -89,17 +89,50 @@ def test_correction_is_over_all_rows():
     assert {k[0]: q for k, (_, q) in adjusted.items()} == pytest.approx({"a": 0.06, "b": 0.06, "c": 0.003})
 
 
+MIXED = GaussianBernoulliRBM(np.array([[1.0, -1.5]]), np.zeros(1), np.zeros(2))
+CURVED = Funnel(dim=3, scale=0.7)
+RIVALS_OF = [
+    (name, target)
+    for target in (TARGET, MIXED, CURVED)
+    for name in rivals.rivals_of(target)
+    if name != "tempering" or target is TARGET
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", rivals.RIVALS)
-def test_rivals_sample_the_target(name, monkeypatch):
-    if name == "thrml":
-        pytest.importorskip("thrml")
+@pytest.mark.parametrize(("name", "target"), RIVALS_OF, ids=[name for name, _ in RIVALS_OF])
+def test_rivals_sample_the_target(name, target, monkeypatch):
+    if name in rivals.OPTIONAL:
+        pytest.importorskip("thrml" if name == "thrml" else "numpyro")
     monkeypatch.setattr(rivals, "NUM_CHAINS", 32)
-    found = rivals.run_rival(rivals.RIVALS[name], TARGET, jax.random.key(0), 60.0, max_cpu_seconds=0.0)
+    monkeypatch.setattr(rivals, "NUM_ADAPT", 200)
+    made = rivals.RIVALS[name]
+    found = rivals.run_rival(made, target, jax.random.key(0), 60.0, step_size=0.8, max_cpu_seconds=0.0)
+    observables = found["observables"]
+    energy = observables["energy"]
+    assert abs(energy["score"]) < 4
+    assert energy["stderr"] < 0.05 * target.energy_std
+    assert max(entry["r_hat"] for entry in observables.values()) < 1.1
+
+
+def test_every_rival_has_targets():
+    assert {name for name, _ in RIVALS_OF} == set(rivals.RIVALS)
+    assert rivals.rivals_of(Ising(length=4, beta=0.4, field=0.1)) == ("tempering", "thrml")
+
+
+@pytest.mark.slow
+def test_sequential_monte_carlo_knows_log_z(monkeypatch):
+    """Where the Gaussian at its start has the target's scale times two; a wrong start would shift log Z."""
+    monkeypatch.setattr(smc_rival, "NUM_PARTICLES", 200)
+    found = smc_rival.run_smc(CURVED, jax.random.key(0), 60.0, scale=2.0, step_size=0.1, max_cpu_seconds=0.0)
+    assert found["num_runs"] == smc_rival.LEAST_RUNS
+    assert abs(found["log_z"]["score"]) < 4
+    assert found["log_z"]["stderr"] < 0.1
     energy = found["observables"]["energy"]
     assert abs(energy["score"]) < 4
-    assert energy["stderr"] < 0.05 * TARGET.energy_std
-    assert found["observables"]["magnetization"]["r_hat"] < 1.1
+    assert energy["stderr"] == pytest.approx(CURVED.energy_std / np.sqrt(energy["ess"]), rel=0.3)
+    with pytest.raises(ValueError, match=r"^target: "):
+        smc_rival.run_smc(TARGET, jax.random.key(0), 1.0, scale=1.0, step_size=0.1, max_cpu_seconds=0.0)
 
 
 def test_colours_are_independent_and_cover_all_sites():
