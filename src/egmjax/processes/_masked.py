@@ -168,7 +168,7 @@ def log_symbol_prob(logits: jax.Array, x: jax.Array) -> jax.Array:
     if num_states == 2:  # reductions over two entries do not vectorise
         gap = logits[..., 1] - logits[..., 0]
         # log(1 + e), not log1p: rounding is that of the probability itself, at a fraction of the time
-        return jnp.minimum(jnp.where(x == 1, gap, -gap), 0.0) - jnp.log(1.0 + jnp.exp(-jnp.abs(gap)))
+        return jnp.minimum(jnp.where(x == 1, gap, -gap), 0.0) - jnp.log(1.0 + jnp.exp(jnp.minimum(gap, -gap)))
     symbols = jnp.arange(num_states).reshape((1,) * x.ndim + (-1,))
     chosen = jnp.where((x % num_states)[..., None] == symbols, jax.nn.log_softmax(logits, axis=-1), 0.0)
     return jnp.sum(chosen, axis=-1)
