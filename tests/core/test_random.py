@@ -19,7 +19,8 @@ def test_words_are_the_two_halves_of_the_blocks_of_jax(shape):
     half = shape[-1] // 2
     with jax.threefry_partitionable(True):
         want = jax.vmap(lambda k: jax.random.bits(k, (*shape[:-1], half), jnp.uint32))(keys)
-    assert words.dtype == jnp.uint32 and words.shape == (4, *shape)
+    assert words.dtype == jnp.uint32
+    assert words.shape == (4, *shape)
     np.testing.assert_array_equal(words[..., :half] ^ words[..., half:], want)
     assert len(np.unique(words)) == words.size
 
@@ -28,14 +29,14 @@ def test_words_of_odd_shapes_and_other_keys():
     key = jax.random.key(0)
     np.testing.assert_array_equal(random_words(key, (3, 5)), random_words(key, (3, 6))[:, :5])
     for other in (jax.random.PRNGKey(0), jax.random.key(0, impl="rbg")):
-        np.testing.assert_array_equal(
-            random_words(other, (3, 5)), jax.random.bits(other, (3, 5), jnp.uint32)
-        )
+        np.testing.assert_array_equal(random_words(other, (3, 5)), jax.random.bits(other, (3, 5), jnp.uint32))
 
 
 @pytest.mark.parametrize("num_states", [2, 3])
 def test_symbols_have_their_probabilities(num_states):
-    logits = np.array([[0.0, 0.0, -1.0], [2.0, -1.0, 0.5], [-6.0, 0.0, 1.0], [-INF, 0.0, 3.0], [1.0, -INF, -INF]])
+    logits = np.array(
+        [[0.0, 0.0, -1.0], [2.0, -1.0, 0.5], [-6.0, 0.0, 1.0], [-INF, 0.0, 3.0], [1.0, -INF, -INF]]
+    )
     logits = jnp.asarray(logits[:, :num_states], jnp.float32)
     num = 200_000
     keys = jax.random.split(jax.random.key(0), num)
