@@ -193,8 +193,8 @@ class Parts:
         self.denoiser = PublishedMLP(sites, 8, 32, 3 * sites)
         self.energy_net = PublishedMLP(sites, 4, 256, 1)
 
-    def init(self, key: jax.Array) -> Any:
-        """Parameters of both networks."""
+    def init(self, key: jax.Array, name: str = "") -> Any:
+        """Parameters of both networks, or of the one that the naive step has."""
         x, t = jnp.zeros(self.path.sites, jnp.int32), jnp.zeros(())
 
         @jax.jit  # a hundred programs else, each with memory of its own
@@ -204,7 +204,8 @@ class Parts:
                 "energy": self.energy_net.init(keys[1], x, t),
             }
 
-        return both(jax.random.split(key))
+        params = both(jax.random.split(key))
+        return {"denoiser": params["denoiser"]} if name == "naive step" else params
 
     def generator(self, params: Any, x: jax.Array, t: Any) -> jax.Array:
         """Logits `[sites, 2]`: the third symbol is the mask, whose logit is minus infinity."""
@@ -278,7 +279,7 @@ def make_step(options: PublishedOptions, parts: Parts, name: str) -> Case:
         batch_size=options.num_states,
         updates_per_iteration=1,
     )
-    return trainer.step, (trainer.init(jax.random.key(2), parts.init(jax.random.key(0))),)
+    return trainer.step, (trainer.init(jax.random.key(2), parts.init(jax.random.key(0), name)),)
 
 
 def _peer(options: PublishedOptions, name: str) -> Callable[[], Any]:

@@ -49,7 +49,7 @@ def main(args: Sequence[str] | None = None) -> list[Record]:
 
 def _parts_of_a_step(options: TrainStepOptions) -> list[Record]:
     parts = Parts(options)
-    params = parts.init(jax.random.key(0))
+    params = parts.init(jax.random.key(0), "naive step")
     num, sites = options.num_states, options.length**2
     objective = parts.objective("naive step", 1)
 

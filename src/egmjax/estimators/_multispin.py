@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from .. import multispin
+from .._random import random_words
 from ..paths import MaskedPath
 from ..paths._base import Scalar, check_times
 from ._snis import SNISEstimate, stream
@@ -51,7 +52,7 @@ def multispin_snis(
     shown = jnp.where(xt == 1, ~jnp.uint32(0), jnp.uint32(0))[:, None]
 
     def draw(key_c: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        random = jax.random.bits(key_c, (path.sites, num_words), dtype=jnp.uint32)
+        random = random_words(key_c, (path.sites, num_words))
         words = jnp.where((xt == path.mask)[:, None], random, shown)
         with jax.default_matmul_precision("highest"):
             log_w = -energy_fn(words)

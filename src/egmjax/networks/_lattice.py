@@ -46,7 +46,9 @@ class LatticeDense(nn.Module):
         x, kernel = promote_dtype(x, kernel, dtype=self.dtype)
         if full:
             matrix = kernel[_differences(self.length)].transpose(0, 2, 1, 3)  # [from, channel, to, feature]
-            y = x.reshape(-1) @ matrix.reshape(sites * channels, sites * self.features)
+            # the compiler moves a gather out of a loop over calls of the network, but a transpose only behind a barrier
+            matrix = jax.lax.optimization_barrier(matrix.reshape(sites * channels, sites * self.features))
+            y = x.reshape(-1) @ matrix
             y = y.reshape(sites, self.features)
         else:
             y = x[_neighbours(self.length, offsets)].reshape(sites, -1) @ kernel.reshape(-1, self.features)

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._pytree import frozen_pytree, static
+from .._random import random_words
 from ..states import Categorical
 from ._base import Path, Scalar, as_time, check_times, is_one
 from ._schedules import Linear, MixtureSchedule, derivative
@@ -185,7 +186,7 @@ def random_symbols(key: jax.Array, num: int, sites: int, num_states: int) -> jax
     if num_states != 1 << width:
         return jax.random.randint(key, (num, sites), 0, num_states, dtype=jnp.int32)
     per_word = 32 // width
-    words = jax.random.bits(key, (-(-num // per_word), 1, sites), dtype=jnp.uint32)
+    words = random_words(key, (-(-num // per_word), 1, sites))
     shifts = (jnp.arange(per_word, dtype=jnp.uint32) * width)[None, :, None]
     symbols = ((words >> shifts) & jnp.uint32(num_states - 1)).astype(jnp.int32)
     return symbols.reshape(-1, sites)[:num]

@@ -86,8 +86,7 @@ class MaskedProcess(JumpProcess):
 
     def sample_endpoint(self, key: jax.Array, prediction: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
         """Every mask drawn from its `D_i`."""
-        symbols = jax.random.categorical(key, prediction, axis=-1).astype(xt.dtype)
-        return jnp.where(xt == self.path.mask, symbols, xt)
+        return jnp.where(xt == self.path.mask, sample_symbols(key, prediction).astype(xt.dtype), xt)
 
     def endpoint_log_prob(self, x1: jax.Array, prediction: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
         known = jnp.where(x1 == xt, 0.0, -jnp.inf)
@@ -139,7 +138,7 @@ class MaskedProcess(JumpProcess):
         logits = predict_fn(xt, t) if prediction is None else prediction
         key_reveal, key_symbol = jax.random.split(key)
         reveal = jax.random.uniform(key_reveal, xt.shape) < self.path.reveal_prob(t, s)
-        symbols = jax.random.categorical(key_symbol, logits, axis=-1).astype(xt.dtype)
+        symbols = sample_symbols(key_symbol, logits).astype(xt.dtype)
         xs = jnp.where((xt == self.path.mask) & reveal, symbols, xt)
         return xs, self._revealed(xt, xs, logits)
 
@@ -153,8 +152,23 @@ class MaskedProcess(JumpProcess):
         return -jnp.sum(jnp.where(new, log_symbol_prob(logits, xs) + math.log(self.path.num_states), 0.0))
 
 
+def sample_symbols(key: jax.Array, logits: jax.Array) -> jax.Array:
+    """Symbols with probabilities `softmax(logits)` along the last axis; two-valued ones take one word of bits each."""
+    if logits.shape[-1] != 2:
+        return jax.random.categorical(key, logits, axis=-1)
+    bits = jax.random.bits(key, logits.shape[:-1], jnp.uint32) >> 9
+    # midpoints: neither symbol is drawn where its probability is below their resolution
+    u = (bits.astype(float) + 0.5) * 2.0**-23
+    return (u > jax.nn.sigmoid(logits[..., 0] - logits[..., 1])).astype(jnp.int32)
+
+
 def log_symbol_prob(logits: jax.Array, x: jax.Array) -> jax.Array:
     """`log softmax(logits)[..., x]` along the last axis; the mask reads as symbol 0 and is to be discarded."""
-    symbols = jnp.arange(logits.shape[-1]).reshape((1,) * x.ndim + (-1,))
-    chosen = jnp.where((x % logits.shape[-1])[..., None] == symbols, jax.nn.log_softmax(logits, axis=-1), 0.0)
+    num_states = logits.shape[-1]
+    if num_states == 2:  # reductions over two entries do not vectorise
+        gap = logits[..., 1] - logits[..., 0]
+        # log(1 + e), not log1p: rounding is that of the probability itself, at a fraction of the time
+        return jnp.minimum(jnp.where(x == 1, gap, -gap), 0.0) - jnp.log(1.0 + jnp.exp(jnp.minimum(gap, -gap)))
+    symbols = jnp.arange(num_states).reshape((1,) * x.ndim + (-1,))
+    chosen = jnp.where((x % num_states)[..., None] == symbols, jax.nn.log_softmax(logits, axis=-1), 0.0)
     return jnp.sum(chosen, axis=-1)
