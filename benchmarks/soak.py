@@ -89,6 +89,11 @@ class Round(NamedTuple):
     memory: list[tuple[float, float]]
     faults: list[str]
 
+    @property
+    def begin(self) -> int:
+        """The iteration it went on from; where it was killed before it said so, the last one."""
+        return self.last if self.resumed is None and not self.memory else self.resumed or 0
+
 
 class Done(NamedTuple):
     """Iterations that are on record: their losses and the shape that made those past the last checkpoint."""
@@ -320,9 +325,7 @@ def _tail(logs: list[Path]) -> str:
 
 def _line(number: int, one: Round) -> str:
     processes, devices = one.shape
-    text = (
-        f"{number:4d}  {processes} x {devices}  {one.seconds:5.0f} s  from {one.resumed or 0} to {one.last}"
-    )
+    text = f"{number:4d}  {processes} x {devices}  {one.seconds:5.0f} s  from {one.begin} to {one.last}"
     text += f"  checkpoint {one.newest}  redone {one.num_redone} ({one.difference:.1e})"
     if one.memory:
         text += f"  {one.memory[-1][1]:.0f} MiB ({one.growth:+.1%})"
@@ -382,7 +385,7 @@ def draw(rounds: list[Round]) -> Any:
                 continue
             at = one.started / 60
             ends = [at, at + one.seconds / 60]
-            above.plot(ends, [one.resumed or 0, one.last], color=f"C{i}", label=label)
+            above.plot(ends, [one.begin, one.last], color=f"C{i}", label=label)
             below.plot([at + s / 60 for s, _ in one.memory], [m for _, m in one.memory], color=f"C{i}")
             label = None
     above.set_ylabel("iteration")
