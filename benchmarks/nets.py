@@ -60,6 +60,8 @@ def make_networks(options: Options, target: Target, process: Process) -> Network
     generator: Any
     use_time, dtype = needs_time(process), dtype_of(options)
     scale = options.scale if isinstance(options, RealOptions) else 1.0
+    common: dict[str, Any] = {"width": options.width, "depth": options.depth, "scale": scale, "dtype": dtype}
+    output = process.prediction_shape()
     if isinstance(options, LatticeOptions) and not isinstance(options, SpinGlassOptions):
         assert isinstance(target.space, Categorical)
         generator = LatticeNet(
@@ -75,36 +77,13 @@ def make_networks(options: Options, target: Target, process: Process) -> Network
     elif getattr(options, "network", "mlp") == "coordinates":
         if not isinstance(target.space, Real):
             raise ValueError(f"network: coordinates are for a Real space, and {target.space} is none")
-        generator = CoordinateMLP(
-            target.space,
-            process.prediction_shape(),
-            options.width,
-            options.depth,
-            scale=scale,
-            dtype=dtype,
-        )
+        generator = CoordinateMLP(target.space, output, **common)
     elif getattr(options, "network", "mlp") == "particles":
         if target.num_particles is None:
             raise ValueError(f"network: a {type(target).__name__} has no particles")
-        generator = ParticleNet(
-            target.space,
-            process.prediction_shape(),
-            target.num_particles,
-            options.width,
-            options.depth,
-            scale=scale,
-            dtype=dtype,
-        )
+        generator = ParticleNet(target.space, output, target.num_particles, **common)
     else:
-        generator = ResidualMLP(
-            target.space,
-            process.prediction_shape(),
-            options.width,
-            options.depth,
-            scale=scale,
-            use_time=use_time,
-            dtype=dtype,
-        )
+        generator = ResidualMLP(target.space, output, use_time=use_time, **common)
     if getattr(options, "energy_gradient", False):
         generator = InformedNet(generator, _energy_residual(options, target, process))
     has_psi = options.objective == "bootstrap"

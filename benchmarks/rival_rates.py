@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from .checks import check_seed
 from .commands import one_sentence
 from .options import TARGETS
 from .rivals import MAX_CPU_SECONDS
@@ -51,6 +52,7 @@ def main(args: Sequence[str] | None = None) -> list[dict[str, Any]]:
             raise ValueError(f"seconds: must be positive, got {options.seconds}")
         if not options.step_size > 0:
             raise ValueError(f"step_size: must be positive, got {options.step_size}")
+        check_seed(options.seed)
         rows = rivals(
             Trusted(options.target, {}, step_size=options.step_size),
             options.seed,

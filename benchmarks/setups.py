@@ -507,9 +507,7 @@ def make_objective(
     if options.objective == "weighted":
         return weighted_objective(process, networks.generator, site_energies_fn=conditionals)
     num_proposals = options.num_proposals
-    how: dict[str, Any] = {"mesh": mesh} | (
-        {"chunk_size": options.chunk_size} if options.chunk_size is not None else {}
-    )
+    how: dict[str, Any] = {"chunk_size": options.chunk_size, "mesh": mesh}
     if (
         options.objective == "snis"
         and isinstance(process, MaskedProcess)

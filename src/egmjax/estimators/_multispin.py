@@ -14,13 +14,16 @@ from ..paths import MaskedPath
 from ..paths._base import Scalar, check_times
 from ._snis import SNISEstimate, stream
 
-MULTISPIN_CHUNK = 1024
+MAX_CHUNK = 1024
 
 
-def check_chunk(chunk_size: int) -> None:
-    """Raises `ValueError` for proposals that are not whole words."""
+def words_of_chunk(chunk_size: int | None) -> int:
+    """How many words hold `chunk_size` proposals. Raises `ValueError` where these are not whole words."""
+    if chunk_size is None:
+        chunk_size = MAX_CHUNK
     if chunk_size < 1 or chunk_size % multispin.WIDTH:
         raise ValueError(f"chunk_size: expected a multiple of {multispin.WIDTH}, got {chunk_size}")
+    return chunk_size // multispin.WIDTH
 
 
 def multispin_snis(
@@ -31,24 +34,23 @@ def multispin_snis(
     path: MaskedPath,
     energy_fn: Callable[[jax.Array], jax.Array],
     num_proposals: int,
-    chunk_size: int = MULTISPIN_CHUNK,
+    chunk_size: int | None = None,
     mesh: Mesh | None = None,
 ) -> SNISEstimate:
     """`snis` of a masked process by uniform completions of the masks, at `r = 1`: the same law, several times faster.
 
     `energy_fn(words [sites, n]) -> [32, n]`, e.g. `Target.multispin_energy`; see `egmjax.multispin`. The target is
     `P(x_1[i] = s | x_t)`, `[sites, 2]`. Cost: a random bit for each site and proposal, and their energies, in whole
-    words. Memory of `chunk_size` proposals at a bit a site. Raises `ValueError` for a path that is not masked or
-    has not two symbols, for `num_proposals < 1`, for a `chunk_size` that is not a positive multiple of 32, and for
-    energies of another shape or type.
+    words. Memory of `chunk_size` proposals, `None` being 1024, at a bit a site. Raises `ValueError` for a path that
+    is not masked or has not two symbols, for `num_proposals < 1`, for a `chunk_size` that is not a positive
+    multiple of 32, and for energies of another shape or type.
     """
     if not isinstance(path, MaskedPath) or path.num_states != 2:
         raise ValueError(f"path: multi-spin coding needs a MaskedPath of two symbols, got {path}")
     if num_proposals < 1:
         raise ValueError(f"num_proposals: at least 1, got {num_proposals}")
-    check_chunk(chunk_size)
     check_times(t, 1.0)
-    num_words = min(chunk_size // multispin.WIDTH, -(-num_proposals // multispin.WIDTH))
+    num_words = min(words_of_chunk(chunk_size), -(-num_proposals // multispin.WIDTH))
     shown = jnp.where(xt == 1, ~jnp.uint32(0), jnp.uint32(0))[:, None]
 
     def draw(key_c: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -23,8 +23,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
-from ..estimators import MULTISPIN_CHUNK, PsiFn, SNISEstimate, multispin_snis, snis
-from ..estimators._multispin import check_chunk
+from ..estimators import PsiFn, SNISEstimate, multispin_snis, snis
+from ..estimators._multispin import words_of_chunk
 from ..losses import linex, squared_error
 from ..paths import Path
 from ..processes import MaskedProcess, Process
@@ -168,7 +168,7 @@ def multispin_objective(
     energy_fn: Callable[[jax.Array], jax.Array],
     *,
     num_proposals: int,
-    chunk_size: int = MULTISPIN_CHUNK,
+    chunk_size: int | None = None,
     weight_fn: Callable[[jax.Array], jax.Array] = jnp.ones_like,
     mesh: Mesh | None = None,
 ) -> Objective:
@@ -178,7 +178,7 @@ def multispin_objective(
     `estimators.multispin_snis`, which also names the errors.
     """
     path = process.path
-    check_chunk(chunk_size)
+    words_of_chunk(chunk_size)  # raises before anything is traced
 
     def examples(key: jax.Array, context: Context, x1: jax.Array, t: jax.Array) -> tuple[Examples, dict]:
         key_path, key_snis = jax.random.split(key)
