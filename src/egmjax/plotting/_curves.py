@@ -28,7 +28,8 @@ def draw_loss(axis: Any, history: Sequence[Mapping[str, Any]]) -> None:
     if y.min() > 0 and y.max() > 30 * y.min():
         axis.set_yscale("log")
     seconds = [h["seconds"] for h in history if h.get("seconds") is not None]
-    axis.set(xlabel=label, ylabel="loss", title="loss" + (f", {seconds[-1]:.0f} s" if seconds else ""))
+    _label_progress(axis, label)
+    axis.set(ylabel="loss", title="loss" + (f", {seconds[-1]:.0f} s" if seconds else ""))
 
 
 def draw_ess(axis: Any, history: Sequence[Mapping[str, Any]], final: float) -> None:
@@ -38,7 +39,8 @@ def draw_ess(axis: Any, history: Sequence[Mapping[str, Any]], final: float) -> N
         marker = "o" if y.size <= 40 else ""
         axis.plot(x, y, color=COLORS["weighted"], lw=1.6, marker=marker, ms=3.5, label="during training")
     axis.axhline(final, color=COLORS["raw"], lw=1.4, ls="--", label=f"these samples: {final:.3f}")
-    axis.set(xlabel=label, ylabel="ESS / n", ylim=(-0.02, 1.16), title="effective sample size")
+    _label_progress(axis, label)
+    axis.set(ylabel="ESS / n", ylim=(-0.02, 1.16), title="effective sample size")
     axis.set_yticks(np.linspace(0, 1, 6))
     axis.legend(loc="upper center", ncols=2, frameon=False, fontsize=9)
 
@@ -83,6 +85,11 @@ def draw_log_weights(
     style = {"transform": axis.transAxes, "va": "top", "family": "monospace", "fontsize": 9}
     axis.text(0.03, 0.97, "\n".join(left), ha="left", **style)
     axis.text(0.97, 0.97, "\n".join(right), ha="right", multialignment="left", **style)
+
+
+def _label_progress(axis: Any, label: str) -> None:
+    axis.set_xlabel(label)
+    axis.ticklabel_format(axis="x", scilimits=(-3, 5))  # longer numbers run into each other
 
 
 def _series(history: Sequence[Mapping[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray, str]:
