@@ -5,7 +5,16 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from .options import LatticeOptions, Options, RunOptions, jumps_by_particles, order_of, reveals_several
+from .options import (
+    LatticeOptions,
+    Options,
+    RunOptions,
+    jumps_by_particles,
+    mix_starts_at,
+    network_of,
+    order_of,
+    reveals_several,
+)
 
 COUNTS = (
     "num_bound",
@@ -128,17 +137,38 @@ def _check_lattice(options: LatticeOptions) -> None:
             raise ValueError("order: only sites under a mask have one, not those of --process uniform")
         if options.local_fields:
             raise ValueError("local_fields: in this order no neighbour of a site is known before it")
-        if options.context is not None and options.network != "site":
+        if options.network == "lattice":
+            raise ValueError("network: layers that couple all sites are for any other order (--order random)")
+        if options.context is not None and network_of(options) != "site":
             raise ValueError(f"context: only --network site looks at nearest sites, not {options.network}")
-    elif options.network != "site" or options.context is not None:
-        name = "context" if options.network == "site" else "network"
+    elif options.context is not None or options.network in ("masked", "transformer"):
+        name = "network" if options.context is None else "context"
         raise ValueError(f"{name}: chosen for a fixed order of sites only (--order coarse-to-fine)")
     elif options.average > 1:
         raise ValueError("average: needs the density of a fixed order (--order coarse-to-fine)")
+    elif network_of(options) == "site":
+        _check_site_network(options)
     if reveals_several(options) and (options.process == "uniform" or order_of(options) != "random"):
         raise ValueError("sites_per_step: several at once are for masks in random order (--order random)")
     if options.local_fields and options.process == "uniform":
         raise ValueError("local_fields: only under a mask is a site known or not, not with --process uniform")
+
+
+def _check_site_network(options: LatticeOptions) -> None:
+    """A perceptron for each site, in any order."""
+    if options.process == "uniform":
+        raise ValueError("network: a perceptron for each site is for masks, not for --process uniform")
+    for name in ("local_fields", "radius"):
+        if getattr(options, name) not in (None, False):
+            raise ValueError(f"{name}: needs layers that couple all sites (--network lattice)")
+    if options.objective == "bootstrap":
+        raise ValueError(
+            "network: a noised energy is bootstrapped by layers that couple all sites (--network lattice)"
+        )
+    if options.dtype == "bfloat16":
+        raise ValueError(
+            "dtype: rows and densities come of two programs, which in bfloat16 differ (--network lattice)"
+        )
 
 
 def _check_reference(options: Options) -> None:
@@ -165,9 +195,7 @@ def _check_mix(options: Options) -> None:
         raise ValueError(f"mix: {options.mix} is the objective already")
     if "bootstrap" in (options.mix, options.objective):
         raise ValueError("mix: bootstrap learns a noised energy as well, and is not mixed with others")
-    if options.mix_weight == 1 and round(options.mix_start * options.iterations) == 0:
+    if options.mix_weight == 1 and mix_starts_at(options) == 0:
         raise ValueError(
             f"mix_start: {options.objective} has no iteration where {options.mix} is all from the start"
         )
-    if round(options.mix_start * options.iterations) == options.iterations:
-        raise ValueError(f"mix_start: leaves no iteration to {options.mix}, got {options.mix_start}")

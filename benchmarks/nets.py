@@ -15,17 +15,19 @@ from egmjax.networks import (
     InformedNet,
     LatticeNet,
     MaskedMLP,
+    OrderAgnosticMLPs,
     OrderedMLPs,
     ParticleNet,
     ResidualMLP,
     SiteMLPs,
 )
-from egmjax.paths import displacements, nearest_earlier, tie_by_displacement, torus_points
+from egmjax.paths import MaskedPath, displacements, nearest_earlier, tie_by_displacement, torus_points
 from egmjax.processes import (
     DiffusionProcess,
     MaskedProcess,
     Process,
     energy_residual,
+    rowwise,
     site_order,
     sitewise,
     with_local_fields,
@@ -33,7 +35,15 @@ from egmjax.processes import (
 from egmjax.states import Categorical, Real
 from egmjax.targets import Target
 
-from .options import LatticeOptions, Options, RealOptions, RunOptions, SpinGlassOptions, is_coarse_to_fine
+from .options import (
+    LatticeOptions,
+    Options,
+    RealOptions,
+    RunOptions,
+    SpinGlassOptions,
+    is_coarse_to_fine,
+    network_of,
+)
 
 
 class Networks(NamedTuple):
@@ -57,6 +67,8 @@ def dtype_of(options: RunOptions) -> Any:
 def make_networks(options: Options, target: Target, process: Process) -> Networks:
     if is_coarse_to_fine(options):
         return _site_networks(options, target, process)
+    if isinstance(options, LatticeOptions) and network_of(options) == "site":
+        return _order_agnostic(options, target, process)
     generator: Any
     use_time, dtype = needs_time(process), dtype_of(options)
     scale = options.scale if isinstance(options, RealOptions) else 1.0
@@ -124,18 +136,12 @@ def _site_networks(options: Options, target: Target, process: Process) -> Networ
     assert isinstance(process, MaskedProcess)
     path = process.path
     order = site_order(path)
-    shape: dict[str, Any] = {
-        "num_states": path.num_states,
-        "width": options.width,
-        "depth": options.depth,
-        "odd": target.symmetric_under_flip,
-        "equivariant": target.symmetric_under_relabelling and not target.symmetric_under_flip,
-    }
+    shape = _symbol_shape(options, target, path)
     points = torus_points(options.length)
     network: Any
-    if options.network == "masked":
+    if network_of(options) == "masked":
         network = MaskedMLP(order.first, **shape)
-    elif options.network == "transformer":
+    elif network_of(options) == "transformer":
         pairs = displacements(points, period=options.length) if target.site_symmetries is not None else None
         network = CausalTransformer(order.first, pairs, **shape)
     elif options.context is None or options.context >= len(order.first) - 1:
@@ -157,3 +163,33 @@ def _site_networks(options: Options, target: Target, process: Process) -> Networ
         return {"generator": network.init(key, jnp.zeros(path.sites, jnp.int32))}
 
     return Networks(init, generator)
+
+
+def _order_agnostic(options: LatticeOptions, target: Target, process: Process) -> Networks:
+    """What predicts each site from whichever others are known."""
+    assert isinstance(process, MaskedProcess)
+    path = process.path
+    tied = None
+    if options.tied:
+        tied = tie_by_displacement(torus_points(options.length), period=options.length, any_order=True)
+    network: Any = OrderAgnosticMLPs(path.sites, tied=tied, **_symbol_shape(options, target, path))
+
+    def init(key: jax.Array) -> Any:
+        return {"generator": network.init(key, jnp.zeros(path.sites, jnp.int32))}
+
+    generator = rowwise(
+        lambda params, x: network.apply(params["generator"], x),
+        lambda params, x, i: network.apply(params["generator"], x, i, method="row"),
+        lambda params, contexts: network.apply(params["generator"], contexts, method="each"),
+    )
+    return Networks(init, generator)
+
+
+def _symbol_shape(options: LatticeOptions, target: Target, path: MaskedPath) -> dict[str, Any]:
+    return {
+        "num_states": path.num_states,
+        "width": options.width,
+        "depth": options.depth,
+        "odd": target.symmetric_under_flip,
+        "equivariant": target.symmetric_under_relabelling and not target.symmetric_under_flip,
+    }

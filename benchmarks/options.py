@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, TypeGuard
 from .commands import DeviceOptions, FolderOptions, result_options
 
 ObjectiveName = Literal["snis", "bootstrap", "weighted", "likelihood", "log-variance"]
+PATH_OBJECTIVES = ("likelihood", "log-variance")
 
 
 @dataclass(kw_only=True)
@@ -124,14 +125,16 @@ class LatticeOptions(Options):
     """Order in which sites are generated: random for each sample; fixed row by row; or each as far from those before as
     can be, by a small network of its own, and at last all that are independent given these, from their exact law. None
     is coarse-to-fine with log-variance and likelihood, else random; defaults go with it."""
-    network: Literal["site", "masked", "transformer"] = "site"
-    """What predicts a site from earlier ones: a perceptron for each site; one of masked layers for all (MADE), with
-    width hidden units a site; or attention that knows of displacements only, its parameters shared by translation, or
-    of pairs of sites where the energy tells them apart (coarse-to-fine only)."""
+    network: Literal["site", "masked", "transformer", "lattice"] | None = None
+    """What predicts a site from known ones. site: a perceptron for each site. In the fixed order only: masked, one of
+    masked layers for all (MADE), with width hidden units a site; transformer, attention that knows of displacements
+    only, its parameters shared by translation, or of pairs of sites where the energy tells them apart. In any other
+    order, and without masks: lattice, layers that couple all sites, for the spin glass a perceptron of all of them.
+    None is site in the fixed order and where --objective is log-variance or likelihood, else lattice."""
     context: int | None = None
     """Nearest earlier sites that a site looks at; None is all of them (coarse-to-fine and --network site only)."""
     tied: bool = True
-    """Sites that see the like share parameters, but for small ones of their own (coarse-to-fine and --network site,
+    """Sites that see the like share parameters; in a fixed order but for small ones of their own (--network site,
     without --context)."""
     average: int = 1
     """Symmetries of the lattice that the density of samples is averaged over, once trained: as many log-weights a
@@ -147,12 +150,25 @@ class LatticeOptions(Options):
     """Reach of the lattice layers in sites; None couples all sites."""
 
 
+def mix_starts_at(options: Options) -> int:
+    """Iterations before the second objective; at least one is left to it."""
+    return int(options.mix_start * options.iterations)
+
+
 def order_of(options: LatticeOptions) -> str:
     """The order of the sites, chosen or implied."""
     if options.order is not None:
         return options.order
-    is_path_objective = options.objective in ("likelihood", "log-variance")
-    return "coarse-to-fine" if options.process == "mask" and is_path_objective else "random"
+    learns_by_paths = options.process == "mask" and options.objective in PATH_OBJECTIVES
+    return "coarse-to-fine" if learns_by_paths else "random"
+
+
+def network_of(options: LatticeOptions) -> str:
+    """The network of a lattice, chosen or implied."""
+    if options.network is not None:
+        return options.network
+    learns_by_paths = options.process == "mask" and options.objective in PATH_OBJECTIVES
+    return "site" if is_coarse_to_fine(options) or learns_by_paths else "lattice"
 
 
 def is_coarse_to_fine(options: RunOptions) -> bool:
@@ -182,12 +198,20 @@ class OrderedOptions(LatticeOptions):
     temper_fraction: float = 0.2
     depth: int = 1
     checkpoint_every: int = 500
-    in_any_order: ClassVar[dict[str, Any]] = {}
-    """Where another order takes other defaults than those of `LatticeOptions`."""
+    by_sites: ClassVar[dict[str, Any]] = {
+        "learning_rate": 6e-3,
+        "width": 64,
+        "depth": 3,
+        "mix": "likelihood",
+        "mix_start": 0.6,
+    }
+    """Other defaults of `--network site` in any other order."""
+    by_lattice: ClassVar[dict[str, Any]] = {}
+    """Where `--network lattice` takes other defaults than those of `LatticeOptions`."""
 
 
-# what goes with the order of the sites: `OrderedOptions` has it for coarse-to-fine, `LatticeOptions` for any order
-_OF_AN_ORDER = (
+# what goes with the network: `OrderedOptions` has it for perceptrons of sites, `LatticeOptions` for coupled layers
+_OF_LAYERS = (
     "objective",
     "iterations",
     "updates_per_iteration",
@@ -215,9 +239,12 @@ def recipe(options: RunOptions) -> dict[str, Any]:
         return {"network": "mlp"}
     if not isinstance(options, OrderedOptions):
         return {}
-    if order_of(options) == "coarse-to-fine":
-        return _OF_A_NETWORK.get(options.network, {})
-    return {**{name: getattr(LatticeOptions, name) for name in _OF_AN_ORDER}, **options.in_any_order}
+    if network_of(options) == "lattice":
+        return {**{name: getattr(LatticeOptions, name) for name in _OF_LAYERS}, **options.by_lattice}
+    if is_coarse_to_fine(options):
+        return _OF_A_NETWORK.get(network_of(options), {})
+    of_likelihood = {"mix": None, "mix_start": Options.mix_start} if options.objective == "likelihood" else {}
+    return {**options.by_sites, **of_likelihood}
 
 
 def jumps_by_particles(options: RunOptions) -> bool:
@@ -242,7 +269,7 @@ class IsingOptions(OrderedOptions):
     field: float = 0.0
     """External field h."""
     # one layer that couples all sites: a hundred calls make a roll-out, so those are to be cheap and used often
-    in_any_order: ClassVar[dict[str, Any]] = {
+    by_lattice: ClassVar[dict[str, Any]] = {
         "iterations": 400,
         "updates_per_iteration": 16,
         "num_rollouts": 128,
@@ -274,7 +301,7 @@ class SpinGlassOptions(OrderedOptions):
     disorder_seed: int = 0
     """Seed of the couplings."""
     tied: bool = False  # no two sites see the like
-    in_any_order: ClassVar[dict[str, Any]] = {"width": 256}
+    by_lattice: ClassVar[dict[str, Any]] = {"width": 256}
 
 
 @dataclass(kw_only=True)

@@ -107,6 +107,7 @@ from .options import (
     RunOptions,
     SpinGlassOptions,
     is_coarse_to_fine,
+    mix_starts_at,
     order_of,
     reveals_several,
 )
@@ -235,7 +236,7 @@ def objectives_in_turn(options: Options) -> list[tuple[dict[ObjectiveName, float
     """Weights of the objectives, and the iteration up to which they hold."""
     if options.mix is None:
         return [({options.objective: 1.0}, options.iterations)]
-    start = round(options.mix_start * options.iterations)
+    start = mix_starts_at(options)
     weights: dict[ObjectiveName, float] = {
         options.objective: 1.0 - options.mix_weight,
         options.mix: options.mix_weight,

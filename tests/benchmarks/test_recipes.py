@@ -42,7 +42,12 @@ def variants():
         if issubclass(kind, MixedOptions):
             yield name, {"symbols": "uniform", "site_conditionals": True}
     yield "ising", {"order": "raster"}
-    yield "ising", {"order": "random", "local_fields": True}
+    for name in ("ising", "potts", "spin-glass"):
+        yield name, {"order": "random"}
+    yield "potts", {"order": "random", "tied": False, "mix": "likelihood", "sites_per_step": (1, 2)}
+    yield "ising", {"order": "random", "objective": "weighted", "local_fields": True}
+    yield "ising", {"order": "random", "objective": "weighted", "network": "site"}
+    yield "ising", {"order": "random", "objective": "log-variance", "network": "lattice"}
     yield "ising", {"order": "raster", "objective": "likelihood"}
     yield "ising", {"objective": "weighted"}
     yield "potts", {"objective": "likelihood", "context": 2}
@@ -68,22 +73,29 @@ def variants():
 
 
 def test_defaults_go_with_the_order(tmp_path):
-    """Coarse-to-fine by the kind's own; any other order by those of all lattices, or what the kind says of it."""
+    """Perceptrons of sites by the kind's own, coarse-to-fine or what it says of any order; coupled layers by those of
+    all lattices, or what the kind says of them."""
     out = ["--out", str(tmp_path / "run")]
     for name in ("ising", "potts", "spin-glass"):
         ordered = train.parse([name, *out])[1]
         assert (ordered.objective, ordered.iterations) == ("log-variance", 5_000)
         names = ("objective", "width", "depth", "iterations", "batch_size")
-        expected = {n: getattr(LatticeOptions, n) for n in names} | TARGETS[name].in_any_order
-        for words in (["--order", "random"], ["--objective", "weighted"]):
+        expected = {n: getattr(LatticeOptions, n) for n in names} | TARGETS[name].by_lattice
+        for words in (["--order", "random", "--network", "lattice"], ["--objective", "weighted"]):
             options = train.parse([name, *out, *words])[1]
             assert {n: getattr(options, n) for n in expected} == expected
+        for words in (["--order", "random"], ["--order", "raster", "--network", "site"]):
+            options = train.parse([name, *out, *words])[1]
+            assert {n: getattr(options, n) for n in options.by_sites} == options.by_sites
+            assert (options.objective, options.num_rollouts) == ("log-variance", 64)
+        alone = train.parse([name, *out, "--order", "random", "--objective", "likelihood"])[1]
+        assert (alone.mix, alone.mix_start) == (None, 0.0)
         attends = train.parse([name, *out, "--network", "transformer"])[1]
         assert (attends.objective, attends.width, attends.depth) == ("log-variance", 16, 2)
-        chosen = train.parse([name, *out, "--order", "random", "--width", "7"])[1]
+        chosen = train.parse([name, *out, "--objective", "weighted", "--width", "7"])[1]
         assert (chosen.width, chosen.iterations) == (7, expected["iterations"])
-    assert train.parse(["spin-glass", *out, "--order", "random"])[1].width == 256
-    assert train.parse(["ising", *out, "--order", "random"])[1].depth == 1
+    assert train.parse(["spin-glass", *out, "--objective", "weighted"])[1].width == 256
+    assert train.parse(["ising", *out, "--objective", "weighted"])[1].depth == 1
 
 
 def test_jumps_are_not_by_particles(tmp_path):

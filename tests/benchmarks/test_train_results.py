@@ -185,7 +185,7 @@ def test_evaluation_shares_no_key_with_training(tmp_path, monkeypatch):
         {"objective": "snis"},
         {"order": "raster"},
         {"average": 5},
-        {"order": "random", "radius": 1, "length": 4},
+        {"order": "random", "network": "lattice", "radius": 1, "length": 4},
         {"field": 0.3},
         {"coupling": -1.0},
         {"temper_fraction": 0.0},

@@ -12,6 +12,7 @@ from egmjax.networks import (
     InnerProduct,
     LatticeDense,
     LatticeNet,
+    OrderAgnosticMLPs,
     PairEnergy,
     ParticleNet,
     ProductHead,
@@ -19,7 +20,7 @@ from egmjax.networks import (
     ScalarHead,
     head_for,
 )
-from egmjax.paths import CondOT, GaussianPath, Linear, MaskedPath
+from egmjax.paths import CondOT, GaussianPath, Linear, MaskedPath, tie_by_displacement, torus_points
 from egmjax.processes import FlowProcess, MaskedProcess, ProductProcess
 from egmjax.states import Categorical, Real
 
@@ -55,6 +56,13 @@ def _lattice(length, num_states=2, **kwargs):
     return lambda: (LatticeNet(length, num_states=num_states, width=6, **kwargs), space, shape)
 
 
+def _order_agnostic(length, num_states=2, is_tied=False, **kwargs):
+    process = MaskedProcess(MaskedPath(Linear(), sites=length**2, num_states=num_states))
+    tied = tie_by_displacement(torus_points(length), period=length, any_order=True) if is_tied else None
+    net = OrderAgnosticMLPs(length**2, tied=tied, num_states=num_states, width=6, depth=2, **kwargs)
+    return lambda: (net, process.path.space, process.prediction_shape())
+
+
 NETWORKS = {
     "mlp_real": _mlp(FLOW, scale=2.0),
     "mlp_modulated": _mlp(FLOW, modulated=True),
@@ -84,6 +92,9 @@ NETWORKS = {
     "lattice_radius_zero": _lattice(3, radius=0),
     "lattice_odd_full": _lattice(3, odd=True),
     "lattice_odd_radius": _lattice(4, radius=1, odd=True, depth=3),
+    "order_agnostic": _order_agnostic(2),
+    "order_agnostic_odd_tied": _order_agnostic(3, is_tied=True, odd=True),
+    "order_agnostic_equivariant": _order_agnostic(2, num_states=3, equivariant=True),
     "lattice_with_time": _lattice(3, use_time=True),
     "lattice_odd_with_time": _lattice(3, odd=True, use_time=True),
     "informed": lambda: (

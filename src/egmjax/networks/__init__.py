@@ -17,6 +17,7 @@ from ._informed import InformedNet
 from ._lattice import LatticeDense, LatticeNet
 from ._masked_mlp import MaskedMLP
 from ._mlp import ResidualMLP
+from ._order_agnostic import OrderAgnosticMLPs
 from ._particles import ParticleNet
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "LatticeDense",
     "LatticeNet",
     "MaskedMLP",
+    "OrderAgnosticMLPs",
     "OrderedMLPs",
     "PairEnergy",
     "ParticleNet",

@@ -79,10 +79,11 @@ def displacements(points: Any, *, period: float | None = None) -> np.ndarray:
 
 
 class TiedRows(NamedTuple):
-    """Which rows of an order are alike, and which of the places that they see: for `networks.OrderedMLPs`.
+    """Which rows are alike, and which of the places that they see: for `networks.OrderedMLPs` and `OrderAgnosticMLPs`.
 
-    Kinds of rows `[num]` and of pairs of row and earlier place `[num, num]`, integers from 0 on; weights `[num, num]`
-    of the latter, whose squares have an average of one over the places of each row. Later places have weight 0.
+    Kinds of rows `[num]` and of pairs of row and place `[num, num]`, integers from 0 on; weights `[num, num]` of the
+    latter, whose squares have an average of one over the places that a row sees. Of places that it does not see, later
+    ones of an order and its own, they are 0.
     """
 
     row: np.ndarray
@@ -90,32 +91,37 @@ class TiedRows(NamedTuple):
     weight: np.ndarray
 
 
-def tie_by_displacement(points: Any, *, period: float | None = None, decay: float = 1.0) -> TiedRows:
+def tie_by_displacement(
+    points: Any, *, period: float | None = None, decay: float = 1.0, any_order: bool = False
+) -> TiedRows:
     """Rows are alike whose nearest earlier point is equally far, and see alike what is equally displaced from them.
 
         weight_ij = distance_ij^-decay, up to a factor for each row
 
     `points [num, d]` by rank, e.g. `torus_points(L)[order.first]`, with `period` as in `coarse_to_fine`. In an order
     from coarse to fine nearly all is the same around rows of one kind, and a translation away; what differs is
-    which of the others of their kind came before. Costs `num^2 log(num)`. Raises `ValueError` as `coarse_to_fine`, and
-    where two points are the same.
+    which of the others of their kind came before. With `any_order` points are in no order, each row sees all others,
+    all rows are alike, and the factor is the same for all. Costs `num^2 log(num)`. Raises `ValueError` as
+    `coarse_to_fine`, and where two points are the same.
     """
     points = _check_points(points)
     num = len(points)
     apart = _apart(points, period)
     distance = np.sqrt(np.sum(apart**2, axis=-1))
-    earlier = np.tri(num, k=-1, dtype=bool)
-    if np.any(distance[earlier] == 0):
+    seen = ~np.eye(num, dtype=bool) if any_order else np.tri(num, k=-1, dtype=bool)
+    if np.any(distance[seen] == 0):
         raise ValueError("points: two of them are the same")
-    nearest = np.min(np.where(earlier, distance, np.inf), axis=1)
+    nearest = np.zeros(num) if any_order else np.min(np.where(seen, distance, np.inf), axis=1)
     row = np.unique(np.round(nearest, 6), return_inverse=True)[1]
-    seen = np.concatenate([np.broadcast_to(row[:, None, None], (num, num, 1)), apart], axis=-1)
+    kinds = np.concatenate([np.broadcast_to(row[:, None, None], (num, num, 1)), apart], axis=-1)
     pair = np.zeros((num, num), int)
-    pair[earlier] = np.unique(seen[earlier], axis=0, return_inverse=True)[1].reshape(-1)
+    pair[seen] = np.unique(kinds[seen], axis=0, return_inverse=True)[1].reshape(-1)
     weight = np.zeros((num, num))
-    weight[earlier] = distance[earlier] ** -decay
-    squares = np.sum(weight**2, axis=1, keepdims=True)
-    weight *= np.sqrt(np.arange(num)[:, None] / np.where(squares > 0, squares, 1.0))
+    weight[seen] = distance[seen] ** -decay
+    squares, places = np.sum(weight**2, axis=1, keepdims=True), np.sum(seen, axis=1, keepdims=True)
+    if any_order:  # what is equally displaced has one weight, also where rows see more or less
+        squares, places = np.sum(squares), np.sum(places)
+    weight *= np.sqrt(places / np.where(squares > 0, squares, 1.0))
     return TiedRows(row, pair, weight)
 
 

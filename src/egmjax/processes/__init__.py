@@ -4,7 +4,7 @@ A process holds its path and says how to learn and follow it.
 """
 
 from ._amortized import AmortizedProcess, at_condition
-from ._base import PredictFn, Process
+from ._base import BindableApply, PredictFn, Process, bind
 from ._condition import condition
 from ._diffusion import DiffusionProcess
 from ._energy_residual import energy_residual
@@ -21,13 +21,12 @@ from ._product import ProductProcess
 from ._pure_diffusion import PureDiffusionProcess
 from ._rate_jump import RateJumpProcess
 from ._rates import RateProcess
+from ._rowwise import RowwisePredictor, rowwise
 from ._sitewise import (
     DecodeFn,
     SiteOrder,
-    SitewiseApply,
     SitewisePredictor,
     StepFn,
-    bind,
     site_order,
     sitewise,
 )
@@ -35,6 +34,7 @@ from ._superposition import SuperpositionProcess
 
 __all__ = [
     "AmortizedProcess",
+    "BindableApply",
     "BinnedHead",
     "DecodeFn",
     "DiffusionProcess",
@@ -52,8 +52,8 @@ __all__ = [
     "RateJumpProcess",
     "RateProcess",
     "ResidualHead",
+    "RowwisePredictor",
     "SiteOrder",
-    "SitewiseApply",
     "SitewisePredictor",
     "StepFn",
     "SuperpositionProcess",
@@ -62,6 +62,7 @@ __all__ = [
     "condition",
     "energy_residual",
     "guide",
+    "rowwise",
     "site_order",
     "sitewise",
     "with_local_fields",

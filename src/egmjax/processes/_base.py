@@ -19,6 +19,7 @@ whatever the network says, and `exp(psi)` may serve as twist in between.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -30,6 +31,23 @@ from ..paths import Path
 from ..paths._base import Scalar
 
 PredictFn = Callable[[Any, Scalar], Any]  # (xt, t) -> raw network output
+
+
+@dataclass(frozen=True)
+class BindableApply:
+    """An `apply_fn(params, x, t)` that becomes a predictor with more to be asked for where its parameters are bound."""
+
+    bind: Callable[[Any], PredictFn]
+
+    def __call__(self, params: Any, x: Any, t: Any) -> Any:
+        return self.bind(params)(x, t)
+
+
+def bind(apply_fn: Callable[[Any, Any, Any], Any], params: Any) -> PredictFn:
+    """`predict_fn(x, t)` of a network with these parameters."""
+    if isinstance(apply_fn, BindableApply):
+        return apply_fn.bind(params)
+    return lambda x, t: apply_fn(params, x, t)
 
 
 @frozen_pytree

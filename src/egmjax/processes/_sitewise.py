@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..paths import MaskedPath, Ordered
-from ._base import PredictFn
+from ._base import BindableApply
 
 StepFn = Callable[[Any, jax.Array, Any], tuple[jax.Array, Any]]
 DecodeFn = Callable[[jax.Array, Any, int, int], tuple[Any, StepFn]]
@@ -40,23 +40,6 @@ class SitewisePredictor:
 
     def __call__(self, x: jax.Array, t: Any) -> jax.Array:
         return self.predict(x)
-
-
-@dataclass(frozen=True)
-class SitewiseApply:
-    """An `apply_fn(params, x, t)` that becomes a `SitewisePredictor` where its parameters are bound; see `bind`."""
-
-    bind: Callable[[Any], SitewisePredictor]
-
-    def __call__(self, params: Any, x: jax.Array, t: Any) -> jax.Array:
-        return self.bind(params)(x, t)
-
-
-def bind(apply_fn: Callable[[Any, Any, Any], Any], params: Any) -> PredictFn:
-    """`predict_fn(x, t)` of a network with these parameters."""
-    if isinstance(apply_fn, SitewiseApply):
-        return apply_fn.bind(params)
-    return lambda x, t: apply_fn(params, x, t)
 
 
 class SiteOrder(NamedTuple):
@@ -90,7 +73,7 @@ def sitewise(
     site_energies_fn: Callable[[jax.Array], jax.Array] | None = None,
     *,
     block_size: int | None = None,
-) -> SitewiseApply:
+) -> BindableApply:
     """The `apply_fn` of a network that has all rows, `apply_fn(params, x) -> [rows, S]`, and decodes them in turn.
 
     Rows are by rank, e.g. `apply` and `decode` of `networks.OrderedMLPs(site_order(path).first)`, `MaskedMLP` or
@@ -131,4 +114,4 @@ def sitewise(
 
         return SitewisePredictor(predict, decode, last_rows, block_size)
 
-    return SitewiseApply(bound)
+    return BindableApply(bound)

@@ -19,7 +19,7 @@ import numpy as np
 
 from ..paths import GivenPath, MaskedPath, Ordered
 from ..paths._base import Scalar
-from ..processes import AmortizedProcess, MaskedProcess, PredictFn, at_condition
+from ..processes import AmortizedProcess, MaskedProcess, PredictFn, RowwisePredictor, at_condition
 from ..processes._masked import log_symbol_prob
 from ._samplers import Rollout, Sampler, start_state
 
@@ -41,7 +41,8 @@ def first_hitting_sampler(
     only what is left. No step goes beyond a rank of `Ordered`, which is then to be concrete, and each rank starts anew:
     with `path.sites` every rank is one step (`targets.coloring`).
 
-    Cost: `num_steps` network calls a roll-out, and for the log-weight of a given state, where they are made at once.
+    Cost: `num_steps` network calls a roll-out, and for the log-weight of a given state, where they are made at once;
+    with a `RowwisePredictor` a row for each site, and one call.
     An `AmortizedProcess` of a masked process draws a condition first. Raises `ValueError` for other processes, and
     unless numbers of sites are from 1 to all of them and the last one is reached.
     """
@@ -64,7 +65,7 @@ def first_hitting_sampler(
         def reveal(carry: tuple, inputs: tuple) -> tuple:
             x, total = carry
             sites, is_site, gumbel = inputs
-            logits = predict_fn(x, hitting[sites[0]])[sites]
+            logits = _rows(predict_fn, x, hitting[sites[0]], sites)
             symbols = jnp.argmax(logits + gumbel, axis=-1).astype(x.dtype)
             is_new = is_site & (x[sites] == path.mask)
             gain = log_symbol_prob(logits, symbols) + log_states
@@ -100,11 +101,24 @@ def block_log_probs(
     order = _order(path, hitting, hidden)
     step_of_place = np.repeat(np.arange(len(blocks)), np.sum(blocks < path.sites, axis=1))
     step = jnp.asarray(step_of_place, jnp.int32)[jnp.argsort(order)]
-    known = (step[None, :] < np.arange(len(blocks))[:, None]) | ~hidden[None, :]
-    contexts = jnp.where(known, x1[None, :], path.mask)
-    logits = jax.vmap(predict_fn)(contexts, hitting[order[blocks[:, 0]]])
-    log_prob = log_symbol_prob(logits[step, jnp.arange(path.sites)], x1)
-    return jnp.where(hidden, log_prob, 0.0), step
+
+    def contexts(at: jax.Array) -> jax.Array:
+        known = (step[None, :] < at[:, None]) | ~hidden[None, :]
+        return jnp.where(known, x1[None, :], path.mask)
+
+    if isinstance(predict_fn, RowwisePredictor):
+        logits = predict_fn.each(contexts(step))
+    else:
+        logits = jax.vmap(predict_fn)(contexts(jnp.arange(len(blocks))), hitting[order[blocks[:, 0]]])
+        logits = logits[step, jnp.arange(path.sites)]
+    return jnp.where(hidden, log_symbol_prob(logits, x1), 0.0), step
+
+
+def _rows(predict_fn: PredictFn, x: jax.Array, t: Scalar, sites: jax.Array) -> jax.Array:
+    """Logits `[k, S]` of some sites."""
+    if isinstance(predict_fn, RowwisePredictor):
+        return jax.vmap(predict_fn.row, (None, 0))(x, sites)
+    return predict_fn(x, t)[sites]
 
 
 def _blocks(path: MaskedPath, sites_per_step: SitesPerStep) -> np.ndarray:
