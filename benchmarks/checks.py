@@ -13,6 +13,7 @@ from .options import (
     mix_starts_at,
     network_of,
     order_of,
+    recipe,
     reveals_several,
 )
 
@@ -188,8 +189,10 @@ def _check_mix(options: Options) -> None:
     if not 0 <= options.mix_start < 1:
         raise ValueError(f"mix_start: a fraction in [0, 1), got {options.mix_start}")
     if options.mix is None:
-        if (options.mix_weight, options.mix_start) != (Options.mix_weight, Options.mix_start):
-            raise ValueError("mix: names the objective that --mix-weight and --mix-start are about")
+        usual = recipe(options)  # which may have a mixture that was declined
+        for name in ("mix_weight", "mix_start"):
+            if getattr(options, name) not in (getattr(Options, name), usual.get(name)):
+                raise ValueError("mix: names the objective that --mix-weight and --mix-start are about")
         return
     if options.mix == options.objective:
         raise ValueError(f"mix: {options.mix} is the objective already")

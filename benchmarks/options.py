@@ -243,8 +243,7 @@ def recipe(options: RunOptions) -> dict[str, Any]:
         return {**{name: getattr(LatticeOptions, name) for name in _OF_LAYERS}, **options.by_lattice}
     if is_coarse_to_fine(options):
         return _OF_A_NETWORK.get(network_of(options), {})
-    of_likelihood = {"mix": None, "mix_start": Options.mix_start} if options.objective == "likelihood" else {}
-    return {**options.by_sites, **of_likelihood}
+    return {**options.by_sites, **({"mix": None} if options.objective == "likelihood" else {})}
 
 
 def jumps_by_particles(options: RunOptions) -> bool:

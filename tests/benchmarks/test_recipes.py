@@ -88,8 +88,8 @@ def test_defaults_go_with_the_order(tmp_path):
             options = train.parse([name, *out, *words])[1]
             assert {n: getattr(options, n) for n in options.by_sites} == options.by_sites
             assert (options.objective, options.num_rollouts) == ("log-variance", 64)
-        alone = train.parse([name, *out, "--order", "random", "--objective", "likelihood"])[1]
-        assert (alone.mix, alone.mix_start) == (None, 0.0)
+        for words in (["--objective", "likelihood"], ["--mix", "None"]):
+            assert train.parse([name, *out, "--order", "random", *words])[1].mix is None
         attends = train.parse([name, *out, "--network", "transformer"])[1]
         assert (attends.objective, attends.width, attends.depth) == ("log-variance", 16, 2)
         chosen = train.parse([name, *out, "--objective", "weighted", "--width", "7"])[1]
