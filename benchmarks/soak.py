@@ -246,8 +246,9 @@ def _watch(
     while (now := time.monotonic()) - started < limit:
         if any(process.poll() is not None for process in processes):
             return memory, [f"a process ended by itself: {_tail(logs)}"]
-        if (grown := _size(metrics)) != size:
-            size, changed = grown, now
+        before, size = size, _size(metrics)
+        if size > before:  # it also shrinks: lines past the checkpoint are cut off before anything is compiled
+            changed = now
         if now - changed > PATIENCE:
             return memory, [f"nothing happened for {PATIENCE:.0f} s: {_tail(logs)}"]
         if changed > started:
