@@ -247,7 +247,8 @@ def _watch(
         if any(process.poll() is not None for process in processes):
             return memory, [f"a process ended by itself: {_tail(logs)}"]
         before, size = size, _size(metrics)
-        if size > before:  # it also shrinks: lines past the checkpoint are cut off before anything is compiled
+        if size > before:
+            # it also shrinks, where lines past the checkpoint are cut off before anything is compiled
             changed = now
         if now - changed > PATIENCE:
             return memory, [f"nothing happened for {PATIENCE:.0f} s: {_tail(logs)}"]
