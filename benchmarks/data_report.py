@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ Entry = dict[str, float | None]
 
 
 def evaluate_data(
-    name: str, options: Any, setup: Setup, params: Any, history: list[dict[str, float]], folder: Path
+    name: str, options: Any, setup: Setup, params: Any, history: Sequence[dict[str, float]], folder: Path
 ) -> dict[str, Any]:
     """Draws samples and holds them against held-out rows; writes samples and picture.
 

@@ -50,7 +50,7 @@ from .runs import load
 SHAPES = ((1, 1), (1, 2), (2, 1), (1, 4), (2, 2))
 COMMAND = (sys.executable, "-m", "benchmarks.train")
 PATIENCE = 300.0  # seconds without a line, after which a round hangs
-NOTICE = 20.0  # seconds in which the others may notice that one process is gone
+NOTICE = 150.0  # seconds in which the others end when one process is gone; jax says so after 100 without its heartbeat
 WARM = 20.0  # seconds after the first line from which memory is looked at
 LEAST_SPAN = 60.0  # seconds that growth is measured over
 MOST_GROWTH = 0.05
@@ -246,8 +246,10 @@ def _watch(
     while (now := time.monotonic()) - started < limit:
         if any(process.poll() is not None for process in processes):
             return memory, [f"a process ended by itself: {_tail(logs)}"]
-        if (grown := _size(metrics)) != size:
-            size, changed = grown, now
+        before, size = size, _size(metrics)
+        if size > before:
+            # it also shrinks, where lines past the checkpoint are cut off before anything is compiled
+            changed = now
         if now - changed > PATIENCE:
             return memory, [f"nothing happened for {PATIENCE:.0f} s: {_tail(logs)}"]
         if changed > started:

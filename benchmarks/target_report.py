@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from .setups import Setup
 
 
 def evaluate_energy(
-    name: str, options: Any, setup: Setup, params: Any, history: list[dict[str, float]], folder: Path
+    name: str, options: Any, setup: Setup, params: Any, history: Sequence[dict[str, float]], folder: Path
 ) -> dict[str, Any]:
     """Draws certified samples and holds them against what is exactly known; writes samples and picture.
 
@@ -100,7 +101,7 @@ def _picture(
     x: Any,
     log_weight: np.ndarray,
     reference: Any,
-    history: list[dict[str, float]],
+    history: Sequence[dict[str, float]],
     folder: Path,
 ) -> None:
     target = setup.target

@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -229,3 +230,19 @@ def test_the_published_network(sizes, num_params):
     h = (h @ p["second_kernel"] + p["second_bias"]) @ p["third_kernel"] + p["third_bias"]
     h = gelu(gelu(h)) @ p["last_kernel"] + p["last_bias"]
     np.testing.assert_allclose(network.apply(params, jnp.asarray(x), t), h, rtol=2e-4, atol=2e-4)
+
+
+def test_the_second_process_loads_what_the_first_compiled(monkeypatch):
+    """It is that one whose memory is reported."""
+    folders = []
+
+    def child(module, case, *words):
+        folder = Path(words[words.index("--cache") + 1])
+        folders.append((folder, (folder / "program").exists()))
+        (folder / "program").touch()
+        return _harness.Peak(100.0 * len(folders), 1.0)
+
+    monkeypatch.setattr(published, "peak_in_child", child)
+    assert published._peak_from_cache(published.PublishedOptions(), "sampling") == 200.0
+    assert [is_there for _, is_there in folders] == [False, True]
+    assert not folders[0][0].exists()

@@ -3,6 +3,8 @@
 import itertools
 import json
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -121,3 +123,15 @@ def test_bad_input(tmp_path, capsys):
     out.mkdir()
     (out / "mine").write_text("")
     assert "out:" in says()
+
+
+def test_memory_is_looked_at_from_the_first_line_of_the_round(monkeypatch):
+    """Not from where lines past the checkpoint were cut off, before anything was compiled."""
+    sizes, seconds = iter([300, 300, 200, 200, 250, 250]), iter(range(1, 100))
+    monkeypatch.setattr(soak, "_size", lambda path: next(sizes))
+    monkeypatch.setattr(
+        soak, "time", SimpleNamespace(monotonic=lambda: float(next(seconds)), sleep=lambda _: None)
+    )
+    memory, faults = soak._watch([], Path("metrics.jsonl"), 0.0, 6.0, [])
+    assert memory == [(4.0, 0), (5.0, 0)]
+    assert not faults

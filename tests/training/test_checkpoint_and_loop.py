@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import sys
 from typing import NamedTuple
 
 import jax
@@ -68,6 +69,20 @@ def test_the_newest_two_are_kept(tmp_path):
     assert_identical(store.restore(tree()), tree(shift=100.0))
     store.save(300, tree(shift=300.0))
     assert store.latest() == 300
+
+
+def test_a_save_leaves_no_objects_behind(tmp_path):
+    """Nothing of ours and nothing of orbax's, of which version 0.12.8 keeps 290 a save; caches that fill keep 20."""
+    store, num = Checkpoints(tmp_path, CONFIGURATION), 20
+
+    def save(first):
+        for iteration in range(first, first + num):
+            store.save(iteration, tree())
+        gc.collect()
+        return sys.getallocatedblocks()
+
+    before = save(0)
+    assert save(num) - before < 100 * num
 
 
 def test_none(tmp_path):

@@ -3,6 +3,7 @@
 from ._buffer import BufferState, ReplayBuffer, replay_buffer
 from ._checkpoint import CheckpointError, Checkpoints, write_atomically
 from ._couplings import Coupling, independent_coupling, transport_coupling
+from ._history import History
 from ._loop import FitResult, fit
 from ._objectives import (
     ApplyFn,
@@ -31,6 +32,7 @@ __all__ = [
     "Coupling",
     "Examples",
     "FitResult",
+    "History",
     "Objective",
     "PsiApplyFn",
     "ReplayBuffer",

@@ -35,7 +35,8 @@ class Checkpoints(NamedTuple):
     def save(self, iteration: int, state: Any) -> None:
         """Writes `state` (any pytree of arrays) as of `iteration`; older ones beyond `keep` are removed.
 
-        Raises `CheckpointError` where the folder holds checkpoints of another configuration.
+        Raises `CheckpointError` where the folder holds checkpoints of another configuration. Costs no memory for good
+        up to orbax 0.11.38, some 40 KiB with 0.12.8.
         """
         import orbax.checkpoint as ocp
 

@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 
 from ..sharding import is_writer
 from ._checkpoint import Checkpoints, write_atomically
+from ._history import History
 from ._trainer import Trainer, TrainState
 
 
@@ -21,7 +22,7 @@ class FitResult(NamedTuple):
     """The final state, every iteration's metrics, and seconds of compilation (this process) and training (all)."""
 
     state: TrainState
-    history: list[dict[str, float]]
+    history: History
     compile_seconds: float
     train_seconds: float
 
@@ -44,7 +45,8 @@ def fit(
     the very same parameters. `metrics_file` gets one JSON line an iteration; lines past the starting iteration,
     left by a run that was cut off, are dropped first. Objectives take turns where `fit` goes on from the state of
     another trainer, of the same parameters and optimiser. Of several processes one, `sharding.is_writer`, reads
-    and writes the file; all call this function, and `on_metrics` is called in each.
+    and writes the file; all call this function, and `on_metrics` is called in each. Metrics returned stay in memory,
+    8 bytes a number: a hundred bytes an iteration.
     Raises `ValueError` for `checkpoint_every < 1`.
     """
     if checkpoint_every < 1:
@@ -80,11 +82,11 @@ def fit(
     return FitResult(state, history, compile_seconds, train_seconds)
 
 
-def _rewind(path: Path | None, iteration: int) -> list[dict[str, float]]:
+def _rewind(path: Path | None, iteration: int) -> History:
     """The rows up to `iteration`; the file is cut back to them. A torn last line is dropped."""
+    rows = History()
     if path is None or not path.exists():
-        return []
-    rows: list[dict[str, Any]] = []
+        return rows
     for line in path.read_text().splitlines():
         try:
             row = json.loads(line)
