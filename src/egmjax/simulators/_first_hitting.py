@@ -74,8 +74,8 @@ def first_hitting_sampler(
 
         places = np.minimum(blocks, path.sites - 1)
         steps = (order[places], blocks < path.sites, noise[places])
-        (x, total), _ = jax.lax.scan(reveal, (xt, correction), steps)
-        return Rollout(x, total)
+        (x, total), _ = jax.lax.scan(reveal, (xt, jnp.zeros(())), steps)
+        return Rollout(x, correction + total)
 
     def log_weight(key: jax.Array, predict_fn: PredictFn, x1: Any) -> jax.Array:
         x0 = path.sample_prior(key)

@@ -68,7 +68,7 @@ def ordered_sampler(process: MaskedProcess) -> Sampler:
             x = x.at[site].set(jnp.where(hidden, symbol, x[site]))
             return (x, total - jnp.where(hidden, gain, 0.0), memory), None
 
-        x, total, memory = xt, correction, None
+        x, total, memory = xt, jnp.zeros(()), None
         for start, stop in itertools.pairwise(bounds):
             memory, step_fn = decode(x, memory, start, stop)
             steps = (jnp.arange(start, stop), first[start:stop], noise[start:stop])
@@ -80,7 +80,7 @@ def ordered_sampler(process: MaskedProcess) -> Sampler:
         hidden = x[last] == path.mask
         gain = log_symbol_prob(logits, symbols) + log_states
         x = x.at[last].set(jnp.where(hidden, symbols, x[last]))
-        return Rollout(x, total - jnp.sum(jnp.where(hidden, gain, 0.0)))
+        return Rollout(x, correction + (total - jnp.sum(jnp.where(hidden, gain, 0.0))))
 
     def log_weight(key: jax.Array, predict_fn: PredictFn, x1: Any) -> jax.Array:
         x0, correction = start_state(path, key, None)

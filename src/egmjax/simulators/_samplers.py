@@ -97,8 +97,9 @@ def grid_sampler(
 
         keys = jax.random.split(key_steps, len(grid) - 1)
         observed: Any
-        (x, total), observed = jax.lax.scan(advance, (xt, correction), (keys, clock[:-1], clock[1:]))
-        return Rollout(x, total, observed)
+        start = (xt, jnp.zeros(()))
+        (x, total), observed = jax.lax.scan(advance, start, (keys, clock[:-1], clock[1:]))
+        return Rollout(x, correction + total, observed)
 
     def log_weight(key: jax.Array, predict_fn: PredictFn, x1: Any) -> jax.Array:
         clock = at(0.0)
@@ -129,6 +130,11 @@ def check_grid(times: Any) -> np.ndarray:
 
 
 def start_state(path: Any, key: jax.Array, xt: Any) -> tuple[Any, jax.Array]:
+    """`xt` or a draw of the prior, and `log reference_0 - log p_0` of the latter.
+
+    That is large, `sites log S` for masks: added to the increments before their sum, it would have each of them rounded
+    to its own last digit.
+    """
     if xt is not None:
         return xt, jnp.zeros(())
     x0 = path.sample_prior(key)
