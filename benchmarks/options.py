@@ -198,12 +198,20 @@ class OrderedOptions(LatticeOptions):
     temper_fraction: float = 0.2
     depth: int = 1
     checkpoint_every: int = 500
+    # many roll-outs for many updates: what is learned of the likelihood is learned from the weights of the buffer
     by_sites: ClassVar[dict[str, Any]] = {
+        "iterations": 400,
+        "updates_per_iteration": 8,
+        "num_rollouts": 512,
+        "batch_size": 128,
+        "buffer_rollouts": 4,
         "learning_rate": 6e-3,
         "width": 64,
         "depth": 3,
         "mix": "likelihood",
-        "mix_start": 0.6,
+        "mix_weight": 1.0,
+        "mix_start": 0.7,
+        "checkpoint_every": 40,
     }
     """Other defaults of `--network site` in any other order."""
     by_lattice: ClassVar[dict[str, Any]] = {}

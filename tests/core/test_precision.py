@@ -10,9 +10,9 @@ import pytest
 
 from egmjax import ebm
 from egmjax.estimators import psi_from_energy
-from egmjax.networks import CausalTransformer, MaskedMLP, OrderedMLPs, ResidualMLP
+from egmjax.networks import CausalTransformer, MaskedMLP, OrderAgnosticMLPs, OrderedMLPs, ResidualMLP
 from egmjax.paths import MaskedPath, Ordered
-from egmjax.processes import MaskedProcess, sitewise
+from egmjax.processes import MaskedProcess, rowwise, sitewise
 from egmjax.proposals import reference_posterior
 from egmjax.simulators import (
     first_hitting_sampler,
@@ -161,6 +161,20 @@ def test_fixed_orders_with_their_network(kind):
     for one in (sampler, averaged):
         check(lambda key, s=one: s.sample(key, predict), KEY, some=True)
         check(lambda key, x, s=one: s.log_weight(key, predict, x), KEY, jnp.zeros(6, jnp.int32), some=True)
+
+
+def test_any_order_by_rows():
+    """A row drawn and a row weighed are two programs here too."""
+    network = OrderAgnosticMLPs(6, width=4, depth=2)
+    params = randomize(jax.eval_shape(network.init, KEY, jnp.zeros(6, jnp.int32)))
+    predict = rowwise(
+        network.apply,
+        lambda p, x, i: network.apply(p, x, i, method="row"),
+        lambda p, contexts: network.apply(p, contexts, method="each"),
+    ).bind(params)
+    sampler = first_hitting_sampler(MaskedProcess(MaskedPath(sites=6)), sites_per_step=2)
+    check(lambda key: sampler.sample(key, predict), KEY, some=True)
+    check(lambda key, x: sampler.log_weight(key, predict, x), KEY, jnp.zeros(6, jnp.int32), some=True)
 
 
 def test_exact_chains_with_their_network():
