@@ -3,8 +3,8 @@
 `dtype`, Flax's name for the type of the arithmetic, is that of the products between hidden layers: `jnp.bfloat16`
 halves what they read and is what accelerators are fastest at. Parameters are float32 in any case, and so are real
 inputs' layers, sums over blocks, the head and what goes out: probabilities and velocities are made of float32 numbers.
-Networks that are asked for rows have none: they draw by one program and give densities by another, which are one law only as
-far as their arithmetic agrees. Nor should a flow, whose log-determinant is that of the map as if it were not rounded.
+Networks that are asked for rows have none: they draw by one program and give densities by another, which are one law
+only as far as their arithmetic agrees. Nor should a flow, whose log-determinant is that of the map, not rounded.
 """
 
 from ._causal import OrderedMLPs, SiteMLPs
