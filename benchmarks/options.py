@@ -198,7 +198,6 @@ class OrderedOptions(LatticeOptions):
     temper_fraction: float = 0.2
     depth: int = 1
     checkpoint_every: int = 500
-    # many roll-outs for many updates: what is learned of the likelihood is learned from the weights of the buffer
     by_sites: ClassVar[dict[str, Any]] = {
         "iterations": 400,
         "updates_per_iteration": 8,
