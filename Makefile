@@ -3,12 +3,13 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 
-.PHONY: help demo test test-fast test-accelerator lint format notebooks wheel bench clean
+.PHONY: help demo test test-fast test-contracts test-accelerator lint format notebooks wheel bench clean
 
 help:
 	@echo "make demo       train a sampler of the 5x5 Ising model from its energy; results in runs/demo"
 	@echo "make test       all tests"
 	@echo "make test-fast  the tests that take seconds"
+	@echo "make test-contracts  what all that is registered is held to, and a command"
 	@echo "make test-accelerator  the accelerator jax finds against the CPU; without one, its rounding"
 	@echo "make lint       style, format and types"
 	@echo "make format     mend style and format"
@@ -34,6 +35,12 @@ test: $(READY)
 
 test-fast: $(READY)
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow"
+
+# each path, process, sampler, network and target at least once: where a new jax would show
+test-contracts: $(READY)
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow" tests/core/test_contracts.py \
+	  tests/core/test_precision.py tests/networks/test_contracts.py tests/training/test_trainer.py \
+	  tests/benchmarks/test_train_command.py
 
 test-accelerator: $(READY)
 	EGMJAX_TEST_OPTIMIZED=1 $(BIN)/python -m pytest -q -m accelerator

@@ -1,5 +1,6 @@
 """Runs that several tests look at are made once."""
 
+import os
 import shutil
 
 import jax
@@ -11,10 +12,17 @@ from tests.benchmarks.commands import arguments
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled_once(tmp_path_factory):
-    """Most of a tiny run is compilation, and many runs have the very same programs, those of other processes too."""
+    """Most of a tiny run is compilation, and many runs have the very same programs, those of other processes too.
+
+    Workers of pytest-xdist have folders side by side, and share this one.
+    """
     names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
     before = {name: getattr(jax.config, name) for name in names}
-    folder = str(tmp_path_factory.mktemp("compiled"))
+    made_in = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        made_in = made_in.parent
+    (made_in / "compiled").mkdir(exist_ok=True)
+    folder = str(made_in / "compiled")
     jax.config.update(names[0], folder)
     jax.config.update(names[1], 0.2)
     compilation_cache.reset_cache()

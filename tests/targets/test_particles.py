@@ -147,7 +147,10 @@ def tempered_series(target, num_chains, num_steps):
 
         return jax.lax.scan(step, tempering.init(start), jax.random.split(key, num_steps))[1]
 
-    return jax.jit(jax.vmap(chain))(jax.random.split(jax.random.key(5), num_chains))
+    optimized = {"xla_backend_optimization_level": 3}  # much to compute, unlike in most tests
+    return jax.jit(jax.vmap(chain), compiler_options=optimized)(
+        jax.random.split(jax.random.key(5), num_chains)
+    )
 
 
 def test_lj13_draws_by_two_methods_and_the_virial_theorem():
