@@ -14,7 +14,9 @@ if os.environ.get("EGMJAX_TEST_OPTIMIZED", "0") != "1":
     # an unknown flag ends the process, and later versions do not know the first of these
     if tuple(map(int, importlib.metadata.version("jax").split(".")[:2])) == (0, 10):
         flags.append("--xla_cpu_use_fusion_emitters=false")
-        flags.append("--xla_cpu_parallel_codegen_split_count=1")  # parts of small programs cost more than they save
+        flags.append(
+            "--xla_cpu_parallel_codegen_split_count=1"
+        )  # parts of small programs cost more than they save
     os.environ["XLA_FLAGS"] = " ".join(flags).strip()
 
 # pytest-xdist runs a process on each core; threads of theirs that wait for each other only burn time
