@@ -37,7 +37,10 @@ def rowwise(
     row_fn: Callable[[Any, jax.Array, Any], jax.Array],
     each_fn: Callable[[Any, jax.Array], jax.Array],
 ) -> BindableApply:
-    """The `apply_fn(params, x, t)` of such a network, e.g. of `apply` of `networks.OrderAgnosticMLPs` and its methods.
+    """The `apply_fn(params, x, t)` of such a network, whose `bind` has rows.
+
+        net = networks.OrderAgnosticMLPs(sites=12)
+        rowwise(net.apply, partial(net.apply, method="row"), partial(net.apply, method="each"))
 
     `first_hitting_sampler` then makes a roll-out of a row for each site, and a log-weight of one call of `each_fn`.
     These are two programs, which are one law as far as their arithmetic agrees, so all products are at the highest
