@@ -21,7 +21,7 @@ from .law_tests import NUM_TESTED, TEST_SEED, hold_against_laws, log_z_score
 from .options import configuration, reveals_several
 from .report import FLOOR_SEED, compare
 from .runs import compile_roll_out, draw, save_states, weigh
-from .setups import Setup
+from .setups import Setup, objectives_in_turn
 
 
 def evaluate_energy(
@@ -71,7 +71,7 @@ def evaluate_energy(
     }
 
     save_states(folder / "samples.npz", x, log_weight=log_weight)
-    _picture(name, setup, x, log_weight, reference, history, folder)
+    _picture(name, options, setup, x, log_weight, reference, history, folder)
     return {
         "target": name,
         "metrics": entries,
@@ -97,6 +97,7 @@ def evaluate_energy(
 
 def _picture(
     name: str,
+    options: Any,
     setup: Setup,
     x: Any,
     log_weight: np.ndarray,
@@ -113,11 +114,17 @@ def _picture(
         for label, fn in target.observables.items()
     }
     law = getattr(target, "energy_law", None)
+    turns = objectives_in_turn(options)
+
+    def logged(row: dict[str, float]) -> dict[str, Any]:
+        weights = next((weights for weights, until in turns if row["iteration"] <= until), turns[-1][0])
+        return {**row, "step": row["iteration"], "objective": " + ".join(weights)}
+
     figure = plot_report(
         states=x,
         energies=np.asarray(jax.vmap(target.energy)(x)),
         log_weight=log_weight,
-        history=[{**row, "step": row["iteration"]} for row in history],
+        history=[logged(row) for row in history],
         reference_energies=None if reference is None else np.asarray(jax.vmap(target.energy)(reference)),
         energy_law=None if law is None else law(),
         observables=observables,

@@ -121,6 +121,17 @@ def test_history_with_holes():
     report(history=history).draw_without_rendering()
 
 
+def test_objectives_in_turn_have_an_axis_each():
+    rows = [{"step": i, "loss": 0.1, "objective": "log-variance"} for i in range(40)]
+    rows += [{"step": i, "loss": 30.0, "objective": "likelihood"} for i in range(40, 80)]
+    axes = {axis.get_ylabel(): axis for axis in report(history=rows).axes}
+    for name, value, other in (("log-variance", 0.1, 30.0), ("likelihood", 30.0, 0.1)):
+        low, high = axes[name].get_ylim()
+        assert low < value < high
+        assert not low < other < high
+    assert "loss" in [axis.get_ylabel() for axis in report(history=rows[:40]).axes]
+
+
 def test_pictures_of_real_numbers():
     """The tiles of the first panel are the states, row by row; a transposed one is seen."""
     x = RNG.normal(size=(40, 16))

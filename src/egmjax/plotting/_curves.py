@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -14,22 +15,31 @@ __all__ = ["draw_ess", "draw_log_weights", "draw_loss"]
 
 
 def draw_loss(axis: Any, history: Sequence[Mapping[str, Any]]) -> None:
-    """Loss over energy evaluations (over steps where they were not logged), with a running mean."""
-    x, y, label = _series(history, "loss")
-    if y.size == 0:
+    """Loss over energy evaluations (over steps where they were not logged), with a running mean.
+
+    Objectives that take turns have an axis each: their losses are not one quantity.
+    """
+    turns = [(name, list(rows)) for name, rows in groupby(history, key=lambda row: row.get("objective"))]
+    turns = [(name, rows) for name, rows in turns if _series(rows, "loss")[1].size]
+    if not turns:
         draw_note(axis, "loss", "no loss in history")
         return
-    width = max(1, y.size // 25)
-    axis.plot(x, y, color=COLORS["faint"], lw=0.8, marker="." if y.size < 3 else "", label="logged")
-    if width > 1:
-        smooth = np.convolve(y, np.ones(width) / width, mode="valid")
-        axis.plot(x[width - 1 :], smooth, color=COLORS["raw"], lw=1.8, label=f"mean of last {width}")
-        axis.legend(loc="upper right", frameon=False, fontsize=9)
-    if y.min() > 0 and y.max() > 30 * y.min():
-        axis.set_yscale("log")
+    for n, (name, rows) in enumerate(turns):
+        own = axis if n == 0 else axis.twinx()
+        x, y, label = _series(rows, "loss")
+        width = max(1, y.size // 25)
+        own.plot(x, y, color=COLORS["faint"], lw=0.8, marker="." if y.size < 3 else "", label="logged")
+        if width > 1:
+            smooth = np.convolve(y, np.ones(width) / width, mode="valid")
+            own.plot(x[width - 1 :], smooth, color=COLORS["raw"], lw=1.8, label=f"mean of last {width}")
+        if width > 1 and len(turns) == 1:
+            own.legend(loc="upper right", frameon=False, fontsize=9)
+        if y.min() > 0 and y.max() > 30 * y.min():
+            own.set_yscale("log")
+        own.set_ylabel("loss" if len(turns) == 1 else f"{name}")
     seconds = [h["seconds"] for h in history if h.get("seconds") is not None]
     _label_progress(axis, label)
-    axis.set(ylabel="loss", title="loss" + (f", {seconds[-1]:.0f} s" if seconds else ""))
+    axis.set_title("loss" + (f", {seconds[-1]:.0f} s" if seconds else ""))
 
 
 def draw_ess(axis: Any, history: Sequence[Mapping[str, Any]], final: float) -> None:
