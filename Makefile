@@ -58,7 +58,7 @@ notebooks: $(READY)
 	@mkdir -p build/notebooks
 	$(BIN)/jupytext --quiet --to ipynb notebooks/*.py
 	mv notebooks/*.ipynb build/notebooks/
-	$(BIN)/python -m pytest -q --nbmake --nbmake-timeout=300 build/notebooks
+	$(BIN)/python -m pytest -q -n 2 --nbmake --nbmake-timeout=300 build/notebooks
 
 wheel: $(READY)
 	$(BIN)/python -m build --wheel --outdir dist .

@@ -11,13 +11,17 @@ import os
 
 if os.environ.get("EGMJAX_TEST_OPTIMIZED", "0") != "1":
     flags = [os.environ.get("XLA_FLAGS", ""), "--xla_backend_optimization_level=0"]
-    # an unknown flag ends the process, and later versions do not know the first of these
-    if tuple(map(int, importlib.metadata.version("jax").split(".")[:2])) == (0, 10):
+    # an unknown flag ends the process, and later versions than these may not know them
+    jax_version = tuple(map(int, importlib.metadata.version("jax").split(".")[:2]))
+    if (0, 10) <= jax_version <= (0, 12):
+        # a module in parts costs more than it saves where programs are small and both cores have tests
+        flags.append("--xla_cpu_parallel_codegen_split_count=1")
+    if jax_version == (0, 10):
         flags.append("--xla_cpu_use_fusion_emitters=false")
-        flags.append(
-            "--xla_cpu_parallel_codegen_split_count=1"
-        )  # parts of small programs cost more than they save
     os.environ["XLA_FLAGS"] = " ".join(flags).strip()
+
+# programs need not know which line of Python they come from
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 
 # pytest-xdist runs a process on each core; threads of theirs that wait for each other only burn time
 os.environ.setdefault("OMP_NUM_THREADS", "1")
