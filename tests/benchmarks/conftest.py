@@ -1,6 +1,5 @@
 """Runs that several tests look at are made once."""
 
-import os
 import shutil
 
 import jax
@@ -12,17 +11,10 @@ from tests.benchmarks.commands import arguments
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled_once(tmp_path_factory):
-    """Most of a tiny run is compilation, and many runs have the very same programs, those of other processes too.
-
-    Workers of pytest-xdist have folders side by side, and share this one.
-    """
+    """Most of a tiny run is compilation, and many runs have the very same programs, those of other processes too."""
     names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
     before = {name: getattr(jax.config, name) for name in names}
-    made_in = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        made_in = made_in.parent
-    (made_in / "compiled").mkdir(exist_ok=True)
-    folder = str(made_in / "compiled")
+    folder = str(tmp_path_factory.mktemp("compiled"))
     jax.config.update(names[0], folder)
     jax.config.update(names[1], 0.2)
     compilation_cache.reset_cache()
