@@ -36,7 +36,7 @@ def draw_loss(axis: Any, history: Sequence[Mapping[str, Any]]) -> None:
             own.legend(loc="upper right", frameon=False, fontsize=9)
         if y.min() > 0 and y.max() > 30 * y.min():
             own.set_yscale("log")
-        own.set_ylabel("loss" if len(turns) == 1 else f"{name}")
+        own.set_ylabel("loss" if len(turns) == 1 else str(name))
     seconds = [h["seconds"] for h in history if h.get("seconds") is not None]
     _label_progress(axis, label)
     axis.set_title("loss" + (f", {seconds[-1]:.0f} s" if seconds else ""))
