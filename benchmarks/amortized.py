@@ -41,7 +41,7 @@ from egmjax.training import (
     write_atomically,
 )
 
-from .commands import one_sentence, refuse_taken, use_compilation_cache
+from .commands import device_mesh, one_sentence, refuse_taken, use_compilation_cache
 from .nets import Networks
 from .options import ObjectiveOptions
 from .report import clean, compare
@@ -132,7 +132,7 @@ def run(options: AmortizedOptions) -> dict[str, Any]:
         metrics_file=options.out / "metrics.jsonl",
         on_metrics=show,
     )
-    rows = evaluate(options, setup, result.state.ema_params)
+    rows = evaluate(options, setup, jax.device_get(result.state.ema_params))
     report: dict[str, Any] = {
         "rows": rows,
         "energy_evaluations": options.iterations * setup.energies_per_iteration
@@ -208,8 +208,8 @@ def build(options: AmortizedOptions) -> Setup:
         return params
 
     networks = Networks(init_params, apply_fn, apply_psi)
-    sampler = first_hitting_sampler(process)
-    objective = make_objective(options, process, sampler, networks, psi_fn, site_energies)
+    sampler, mesh = first_hitting_sampler(process), device_mesh()
+    objective = make_objective(options, process, sampler, networks, psi_fn, site_energies, mesh=mesh)
     num_updates = options.iterations * options.updates_per_iteration
     optimizer = optax.chain(
         optax.clip_by_global_norm(1.0),
@@ -227,6 +227,7 @@ def build(options: AmortizedOptions) -> Setup:
         psi_fn,
         apply_fn,
         num_rollouts=options.num_rollouts,
+        mesh=mesh,
     )
     trainer = make_trainer(
         source,
@@ -235,6 +236,7 @@ def build(options: AmortizedOptions) -> Setup:
         batch_size=options.batch_size,
         updates_per_iteration=options.updates_per_iteration,
         temper_fn=linear_temper(options.temper_start, round(0.3 * options.iterations)),
+        mesh=mesh,
     )
 
     def init(seed: int) -> Any:

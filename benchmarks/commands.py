@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
-from egmjax.sharding import is_writer, wait_for_all
+from egmjax.sharding import is_writer, state_mesh, wait_for_all
 from egmjax.training import write_atomically
 
 REPORT_SECONDS = 3600  # the other processes of a run wait this long for the one that writes the report
@@ -128,6 +129,11 @@ def join_processes(options: DeviceOptions) -> None:
         jax.distributed.initialize(None if address == "auto" else address, *places, **patience)
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"coordinator: {str(error).strip().splitlines()[0]}") from None
+
+
+def device_mesh(proposals: int = 1) -> Mesh | None:
+    """All devices of all processes; `None`, the program without shardings, where there is one."""
+    return None if jax.device_count() == proposals == 1 else state_mesh(proposals=proposals)
 
 
 def result_options(options: FolderOptions) -> dict[str, Any]:

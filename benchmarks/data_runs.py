@@ -19,10 +19,11 @@ from egmjax.training import (
     weighted_objective,
 )
 
+from .commands import device_mesh
 from .data_sets import load_data, rows_to_learn, set_aside
 from .nets import dtype_of, needs_time
 from .options import DataOptions
-from .setups import Phase, Setup, make_optimizer, make_process, make_sampler, mesh_of
+from .setups import Phase, Setup, make_optimizer, make_process, make_sampler
 
 
 def build_from_data(name: str, options: DataOptions) -> Setup:
@@ -56,7 +57,7 @@ def build_from_data(name: str, options: DataOptions) -> Setup:
         updates_per_iteration=options.updates_per_iteration,
         ema_decay=options.ema_decay,
         time_fn=_times(options),
-        mesh=(mesh := mesh_of(options)),
+        mesh=(mesh := device_mesh(options.proposal_devices)),
     )
 
     def init(key: jax.Array) -> Any:

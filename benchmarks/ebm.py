@@ -24,6 +24,7 @@ from egmjax.networks import InnerProduct, ResidualMLP
 from egmjax.paths import GaussianPath, VarianceExploding
 from egmjax.processes import DiffusionProcess, FlowProcess
 from egmjax.proposals import Density, defensive_mixture
+from egmjax.sharding import check_divides
 from egmjax.simulators import smc_sampler
 from egmjax.targets import MixtureTarget
 from egmjax.training import (
@@ -36,6 +37,7 @@ from egmjax.training import (
 )
 
 from . import likelihood_report
+from .commands import device_mesh
 from .digits_report import evaluate_digits
 from .energy_report import CHUNK, write_model
 from .energy_runs import (
@@ -166,14 +168,17 @@ def build(options: EnergyOptions) -> Setup:
         return psi(params["psi"], x, t)
 
     objective, num_compared = make_objective(options, path, levels, apply_psi)
+    batch_size, mesh = max(2, options.noised_batch // num_compared), device_mesh()
+    check_divides(mesh, f"noised_batch / {num_compared}, the levels compared", batch_size)
     trainer = make_trainer(
         data_source(data, path.space),
         objective,
         clipped_adam(options, last=1e-3),
-        batch_size=max(2, options.noised_batch // num_compared),
+        batch_size=batch_size,
         updates_per_iteration=updates_per_iteration(options),
         ema_decay=options.ema_decay,
         time_fn=stratified_times(lambda u: levels[0] + u * (levels[-1] - levels[0]), last_time=1.0),
+        mesh=mesh,
     )
 
     def init(seed: int) -> Any:

@@ -22,7 +22,7 @@ from egmjax.states import Space
 from egmjax.training import Checkpoints, Trainer, data_source, fit, make_trainer, write_atomically
 
 from .checks import check_seed
-from .commands import FolderOptions, one_sentence, prepare_folder, read_json, result_options
+from .commands import FolderOptions, device_mesh, one_sentence, prepare_folder, read_json, result_options
 from .report import clean
 
 BALANCED = "balanced-mle"
@@ -191,7 +191,7 @@ def run_energy(
     except FloatingPointError as error:
         raise SystemExit(f"error: {error}") from None
     report: dict[str, Any] = {
-        **evaluate(result.state),
+        **evaluate(jax.device_get(result.state)),  # on one device, wherever it was trained
         "last": result.history[-1],
         "seconds": {"compile": result.compile_seconds, "train": result.train_seconds},
         "config": configuration(options),
@@ -232,6 +232,7 @@ def flow_trainer(
         batch_size=batch_size,
         updates_per_iteration=updates,
         ema_decay=options.ema_decay,
+        mesh=device_mesh(),
     )
     return trainer, updates
 
@@ -247,7 +248,8 @@ def fitted_flow(
 ) -> Any:
     """Parameters of the flow after `options.warm_updates` gradient steps from `known`."""
     trainer, updates = flow_trainer(options, data, space, flow, options.warm_updates, batch_size)
-    return fit(trainer, trainer.init(key, known), -(-options.warm_updates // updates)).state.ema_params
+    result = fit(trainer, trainer.init(key, known), -(-options.warm_updates // updates))
+    return jax.device_get(result.state.ema_params)
 
 
 def likelihood_parts(
@@ -304,6 +306,7 @@ def likelihood_parts(
         batch_size=options.batch_size,
         updates_per_iteration=updates_per_iteration(options),
         ema_decay=options.ema_decay,
+        mesh=device_mesh(),
     )
     return negatives, trainer
 

@@ -39,7 +39,6 @@ from egmjax.processes import (
     bind,
 )
 from egmjax.proposals import reference_posterior
-from egmjax.sharding import state_mesh
 from egmjax.simulators import (
     Sampler,
     first_hitting_sampler,
@@ -89,6 +88,7 @@ from egmjax.training import (
     weighted_objective,
 )
 
+from .commands import device_mesh
 from .nets import Networks, make_networks
 from .options import (
     Dw4Options,
@@ -191,7 +191,7 @@ def build_from_energy(name: str, options: Options) -> Setup:
     sampler = make_sampler(options, process)
     networks = make_networks(options, target, process)
     psi_fn = psi_from_energy(target.energy, process.path)
-    mesh = mesh_of(options)
+    mesh = device_mesh(options.proposal_devices)
 
     def phase(weights: Mapping[ObjectiveName, float], until: int) -> Phase:
         parts: dict[str, Objective] = {}
@@ -335,13 +335,6 @@ def _integrated(options: Options, target: Target) -> Integrated | Summed | None:
     if getattr(options, "integrate_gaussian", False):
         return integrated(target)
     return summed(target) if getattr(options, "sum_symbols", False) else None
-
-
-def mesh_of(options: RunOptions) -> Mesh | None:
-    """All devices of all processes; `None`, the program without shardings, where there is one."""
-    if jax.device_count() == 1 and options.proposal_devices == 1:
-        return None
-    return state_mesh(proposals=options.proposal_devices)
 
 
 def _symmetries(target: Target, options: LatticeOptions) -> np.ndarray:

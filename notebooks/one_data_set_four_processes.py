@@ -172,8 +172,8 @@ for name in ("diffusion", "jump"):
     show(f"{name}, a bound in {STEPS} steps", -weigh(keys[: len(rows)], rows))
 
 # %% [markdown]
-# What to take from this. In the plane the flow is hard to beat: its samples and its likelihood are within noise of the data's own. Jumps and the superposition
-# come close at this number of steps; the diffusion wants more of them. With six steps jumps are told from the data. Two corrections each, 30 network calls
+# What to take from this. In the plane the flow is hard to beat: kernel distance and likelihood do not tell it from the data, a classifier hardly does. Jumps and the
+# superposition come close at this number of steps; the diffusion wants more of them. With six steps jumps are told from the data. Two corrections each, 30 network calls
 # in all, mend most of that, but 18 plain steps do as well with 18: a corrector is for when steps cannot be added, or when a model's errors pile up.
 # All of them share one network, so which process to use can be decided after training.
 

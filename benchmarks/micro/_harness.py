@@ -12,10 +12,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import jax
+import tyro
 
+from ..commands import one_sentence
 from ..records import Record, append, circumstances, table
 
 MIN_REPEATS = 5
@@ -33,6 +35,15 @@ class BenchOptions:
     """Append a line of JSON for each case to this file."""
     peak: str = ""
     """Only run this case and print peak memory in MiB, of this process above that after import and of a run."""
+
+
+class HasRepeats(Protocol):
+    """Options of a measurement in rounds."""
+
+    repeats: int
+
+
+OptionsT = TypeVar("OptionsT", bound=HasRepeats)
 
 
 class Timing(NamedTuple):
@@ -60,6 +71,20 @@ class Timing(NamedTuple):
         return statistics.median(a / b for a, b in zip(self.seconds, baseline.seconds))
 
 
+def parse(kind: type[OptionsT], name: str, args: Sequence[str] | None) -> OptionsT:
+    """Options of the command `benchmarks.micro.NAME`; bad ones end it before anything is measured."""
+    options = tyro.cli(kind, prog=f"python -m benchmarks.micro.{name}", args=args)
+    with one_sentence():
+        check_repeats(options.repeats)
+    return options
+
+
+def check_repeats(repeats: int) -> None:
+    """Raises `ValueError` for too few rounds to have a spread."""
+    if repeats < MIN_REPEATS:
+        raise ValueError(f"repeats: at least {MIN_REPEATS}, got {repeats}")
+
+
 def time_side_by_side(cases: Mapping[str, Case], repeats: int = 15) -> dict[str, Timing]:
     """Times jitted functions in turn."""
     compiled = {name: compile_case(case) for name, case in cases.items()}
@@ -81,8 +106,7 @@ def time_in_turn(runs: Mapping[str, Callable[[], Any]], repeats: int) -> dict[st
 
     Raises `ValueError` for fewer than five rounds.
     """
-    if repeats < MIN_REPEATS:
-        raise ValueError(f"repeats: at least {MIN_REPEATS}, got {repeats}")
+    check_repeats(repeats)
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
     for _ in range(repeats + 1):
         for name, run in runs.items():

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-import tyro
 
 from egmjax.simulators import Rollout
 from egmjax.training import replay_buffer
 
 from ..records import Record
-from ._harness import BenchOptions, report, time_side_by_side
+from ._harness import BenchOptions, parse, report, time_side_by_side
 
 
 @dataclass(kw_only=True)
@@ -35,7 +34,7 @@ class BufferOptions(BenchOptions):
 
 def main(args: Sequence[str] | None = None) -> list[Record]:
     """Measures, prints the table and returns its records."""
-    options = tyro.cli(BufferOptions, prog="python -m benchmarks.micro.buffer", args=args)
+    options = parse(BufferOptions, "buffer", args)
     key = jax.random.key(0)
 
     def rollouts(num: int) -> tuple[Rollout, jax.Array]:

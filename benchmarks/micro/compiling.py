@@ -17,13 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jax
-import tyro
 
 from ..commands import use_compilation_cache
 from ..options import IsingOptions
 from ..records import Record
 from ..runs import build
-from ._harness import MIN_REPEATS, BenchOptions, Timing, report
+from ._harness import MIN_REPEATS, BenchOptions, Timing, parse, report
 
 COLD, CACHED = "demo's step, cold", "demo's step, from the cache"
 
@@ -40,7 +39,7 @@ class CompileOptions(BenchOptions):
 
 def main(args: Sequence[str] | None = None) -> list[Record]:
     """Measures, prints the table and returns its records."""
-    options = tyro.cli(CompileOptions, prog="python -m benchmarks.micro.compiling", args=args)
+    options = parse(CompileOptions, "compiling", args)
     if options.cache is not None:
         print(*_compile(options.cache))
         return []

@@ -27,7 +27,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import tyro
 
 from egmjax.paths import CondOT, GaussianPath
 from egmjax.processes import FlowProcess
@@ -36,7 +35,7 @@ from egmjax.training import Examples, Objective, data_source, make_trainer, weig
 
 from ..data_sets import load_data, rows_to_learn
 from ..records import Record
-from ._harness import BenchOptions, Timing, compile_case, report, time_in_turn
+from ._harness import BenchOptions, Timing, compile_case, parse, report, time_in_turn
 
 LEARNING_RATE = 1e-3
 DIM, HIDDEN = 2, 3
@@ -67,7 +66,7 @@ class FlowMatchingOptions(BenchOptions):
 
 def main(args: Sequence[str] | None = None) -> list[Record]:
     """Measures, prints the table and returns its records."""
-    options = tyro.cli(FlowMatchingOptions, prog="python -m benchmarks.micro.flow_matching_peer", args=args)
+    options = parse(FlowMatchingOptions, "flow_matching_peer", args)
     runs: dict[str, Callable[[], Any]] = {}
     compiling: dict[str, float | None] = {}
     timings: dict[str, Timing] = {}

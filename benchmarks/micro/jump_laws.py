@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
-import tyro
 
 from egmjax.paths import (
     CondOT,
@@ -23,7 +22,7 @@ from egmjax.paths import (
 )
 
 from ..records import Record
-from ._harness import BenchOptions, report, time_side_by_side
+from ._harness import BenchOptions, parse, report, time_side_by_side
 
 
 @dataclass(kw_only=True)
@@ -36,7 +35,7 @@ class JumpLawOptions(BenchOptions):
 
 def main(args: Sequence[str] | None = None) -> list[Record]:
     """Measures, prints the table and returns its records."""
-    options = tyro.cli(JumpLawOptions, prog="python -m benchmarks.micro.jump_laws", args=args)
+    options = parse(JumpLawOptions, "jump_laws", args)
     path, (t, s) = GaussianPath(CondOT(), shape=(1,)), (0.3, 0.35)
     keys = jax.random.split(jax.random.key(0), 3)
     xt, x1 = jax.random.normal(keys[0], (options.num,)), jax.random.normal(keys[1], (options.num,))

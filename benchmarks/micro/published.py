@@ -27,7 +27,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import tyro
 
 from egmjax.estimators import psi_from_energy, snis
 from egmjax.paths import MaskedPath
@@ -55,6 +54,7 @@ from ._harness import (
     Peak,
     Timing,
     compile_case,
+    parse,
     peak_in_child,
     peak_of,
     report,
@@ -102,7 +102,7 @@ class PublishedOptions(BenchOptions):
 
 def main(args: Sequence[str] | None = None) -> list[Record]:
     """Measures, prints the table and returns its records."""
-    options = tyro.cli(PublishedOptions, prog="python -m benchmarks.micro.published", args=args)
+    options = parse(PublishedOptions, "published", args)
     if options.peak:
         if options.peak in PEERS.values():
             import_module("torch")

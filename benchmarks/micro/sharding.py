@@ -20,7 +20,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import tyro
 from jax.sharding import Mesh
 
 from egmjax.estimators import psi_from_energy
@@ -40,7 +39,7 @@ from egmjax.training import (
     weighted_objective,
 )
 
-from ._harness import Case, Timing, time_side_by_side
+from ._harness import Case, Timing, parse, time_side_by_side
 
 
 @dataclass(kw_only=True)
@@ -74,7 +73,7 @@ class Row(NamedTuple):
 def main(arguments: list[str] | None = None) -> dict[str, Row]:
     """Prints a line for each trainer, and returns them; in a process of its own where devices are missing."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    options = tyro.cli(ShardingOptions, args=arguments, prog="python -m benchmarks.micro.sharding")
+    options = parse(ShardingOptions, "sharding", arguments)
     if jax.device_count() < options.devices:
         flags = os.environ.get("XLA_FLAGS", "")
         flags += f" --xla_force_host_platform_device_count={options.devices}"

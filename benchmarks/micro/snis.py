@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-import tyro
 
 from egmjax.estimators import multispin_snis, psi_from_energy, snis
 from egmjax.paths import MaskedPath
@@ -29,6 +28,7 @@ from ._harness import (
     Case,
     Peak,
     compile_case,
+    parse,
     peak_in_child,
     peak_of,
     report,
@@ -61,7 +61,7 @@ BASE = "energy_fn on ready-made states"
 
 def main(args: Sequence[str] | None = None) -> list[Record]:
     """Measures, prints the table and returns its records."""
-    options = tyro.cli(SnisOptions, prog="python -m benchmarks.micro.snis", args=args)
+    options = parse(SnisOptions, "snis", args)
     if options.peak:
         print(peak_of(lambda: compile_case(case(options, options.peak))))
         return []

@@ -14,7 +14,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import tyro
 
 from egmjax.networks import ResidualMLP
 from egmjax.paths import MaskedPath, stationary_path
@@ -22,7 +21,7 @@ from egmjax.processes import DiffusionProcess, FlowProcess, MaskedProcess, Proce
 from egmjax.simulators import Sampler, first_hitting_sampler, grid_sampler, time_grid
 
 from ..records import Record
-from ._harness import BenchOptions, Case, report, time_side_by_side
+from ._harness import BenchOptions, Case, parse, report, time_side_by_side
 
 CERTIFIED, UNCERTIFIED = "with log-weights", "states alone"
 
@@ -47,7 +46,7 @@ class StepperOptions(BenchOptions):
 
 def main(args: Sequence[str] | None = None) -> list[Record]:
     """Measures, prints the table and returns its records."""
-    options = tyro.cli(StepperOptions, prog="python -m benchmarks.micro.steppers", args=args)
+    options = parse(StepperOptions, "steppers", args)
     grid = time_grid(options.num_steps)
     masked = MaskedProcess(MaskedPath(sites=options.sites))
     diffusion = DiffusionProcess(stationary_path((options.dim,)), 1.0)

@@ -21,12 +21,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
 from egmjax.ebm import langevin
 
 from ..records import Record
-from ._harness import BenchOptions, Timing, compile_case, report, time_in_turn
+from ._harness import BenchOptions, Timing, compile_case, parse, report, time_in_turn
 
 HEIGHT = 2.0
 STEP_SIZE = 0.01
@@ -49,7 +48,7 @@ class TorchEBMOptions(BenchOptions):
 
 def main(args: Sequence[str] | None = None) -> list[Record]:
     """Measures, prints the table and returns its records."""
-    options = tyro.cli(TorchEBMOptions, prog="python -m benchmarks.micro.torchebm_peer", args=args)
+    options = parse(TorchEBMOptions, "torchebm_peer", args)
     start = np.random.default_rng(0).normal(size=(options.num_chains, options.dim)).astype(np.float32)
     runs: dict[str, Callable[[], Any]] = {}
     compiling: dict[str, float] = {}

@@ -18,14 +18,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
 from egmjax.multispin import WIDTH
 from egmjax.targets import Ising
 
 from ..records import Record
 from . import snis
-from ._harness import Case, Timing, report, time_side_by_side
+from ._harness import Case, Timing, parse, report, time_side_by_side
 from .published import Parts, PublishedOptions, make_step
 
 STEP, NETWORK, ENERGIES = "train step", "network, forward and backward", "energies, 32 in a word"
@@ -43,7 +42,7 @@ class TrainStepOptions(PublishedOptions):
 
 def main(args: Sequence[str] | None = None) -> list[Record]:
     """Measures, prints the tables and returns their records."""
-    options = tyro.cli(TrainStepOptions, prog="python -m benchmarks.micro.train_step", args=args)
+    options = parse(TrainStepOptions, "train_step", args)
     return [*_parts_of_a_step(options), *_over_sizes(options)]
 
 

@@ -9,12 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
-import tyro
 
 from egmjax.metrics import pareto_k, resample, summarize_weights, weighted_mean
 
 from ..records import Record
-from ._harness import BenchOptions, report, time_side_by_side
+from ._harness import BenchOptions, parse, report, time_side_by_side
 
 
 @dataclass(kw_only=True)
@@ -29,7 +28,7 @@ class WeightOptions(BenchOptions):
 
 def main(args: Sequence[str] | None = None) -> list[Record]:
     """Measures, prints the table and returns its records."""
-    options = tyro.cli(WeightOptions, prog="python -m benchmarks.micro.weights", args=args)
+    options = parse(WeightOptions, "weights", args)
     key = jax.random.key(0)
     log_weight = jax.random.normal(key, (options.num_samples,))
     values = jax.random.normal(jax.random.key(1), (options.num_samples, options.dim))

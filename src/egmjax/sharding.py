@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -39,6 +40,29 @@ def constrain(tree: Any, mesh: Mesh | None, spec: PartitionSpec | None = None) -
         return tree
     sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names) if spec is None else spec)
     return jax.tree.map(lambda a: jax.lax.with_sharding_constraint(a, sharding), tree)
+
+
+def value_and_grad_by_device(
+    loss_fn: Callable[[Any, Any], Any], mesh: Mesh | None, *, has_aux: bool = False
+) -> Callable[[Any, Any], tuple[Any, Any]]:
+    """`jax.value_and_grad(loss_fn, has_aux=has_aux)` of a `loss_fn(params, batch)` that is a mean over leading axes.
+
+    Each device differentiates its share of the batch down to the parameters, so that devices exchange one gradient,
+    whatever a layer makes of its parameters and however often they are used. Auxiliary values are averaged as well. A
+    batch that cannot be split evenly (an example may be a group of states) is left to the compiler.
+    """
+    plain = jax.value_and_grad(loss_fn, has_aux=has_aux)
+    if mesh is None:
+        return plain
+
+    def by_device(params: Any, batch: Any) -> tuple[Any, Any]:
+        if any(a.shape[0] % mesh.size for a in jax.tree.leaves(batch)):
+            return plain(params, batch)
+        shares = jax.tree.map(lambda a: a.reshape(mesh.size, -1, *a.shape[1:]), batch)
+        each = jax.vmap(plain, (None, 0))(params, constrain(shares, mesh))
+        return jax.tree.map(lambda a: jnp.mean(a, axis=0), constrain(each, mesh))
+
+    return by_device
 
 
 def replicated(path: str, shape: tuple[int, ...]) -> PartitionSpec:

@@ -135,6 +135,10 @@ def test_ratios_are_of_rounds_measured_in_turn():
         _harness.time_in_turn({}, 4)
 
 
+def test_too_few_rounds_are_refused_first(capsys):
+    assert refused(buffer.main, ["--repeats", "4"], capsys) == "error: repeats: at least 5, got 4"
+
+
 def test_a_measurement_is_recorded(tmp_path):
     file = tmp_path / "records"
     words = ["--capacity", "8", "--num-rollouts", "4", "--batch-size", "4", "--sites", "3", "--repeats", "5"]

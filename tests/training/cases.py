@@ -8,12 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from egmjax import ebm
 from egmjax.estimators import psi_from_energy
 from egmjax.networks import LatticeNet, ResidualMLP
 from egmjax.paths import Linear, MaskedPath, stationary_path
 from egmjax.processes import FlowProcess, MaskedProcess, ProductProcess
-from egmjax.proposals import reference_posterior
+from egmjax.proposals import defensive_mixture, reference_posterior
 from egmjax.simulators import first_hitting_sampler, grid_sampler, time_grid
+from egmjax.states import Real
 from egmjax.targets import GaussianBernoulliRBM, GaussianMixture, Ising
 from egmjax.training import (
     data_source,
@@ -136,6 +138,49 @@ def make(
         return trainer.init(key_train, params)
 
     return Case(trainer, init, process, sampler, psi_fn, network.apply)
+
+
+def make_likelihood(mesh=None):
+    """An energy on R^2 by maximum likelihood, its chains moved by a flow that is fitted to them."""
+    space, zero = Real((2,)), jnp.zeros(())
+    side = np.random.default_rng(0).integers(0, 2, (200, 1)) * 4.0 - 2.0
+    data = side + np.random.default_rng(1).normal(size=(200, 2)) * [1.0, 0.5]
+    mean, scale = ebm.moments(data)
+    base, flow = ebm.gaussian_flow(mean, scale), ebm.real_nvp(mean, scale, num_layers=2, width=8)
+    network = ResidualMLP(space, (), width=8, depth=1, use_time=False)
+    model = ebm.tilted_energy(lambda p, z: network.apply(p, z, zero), base, units=(mean, scale))
+
+    def proposal(params):
+        densities = ebm.flow_density(flow, params["sampler"]), ebm.flow_density(base, ())
+        return defensive_mixture(densities, (0.9, 0.1))
+
+    negatives = ebm.chain_negatives(
+        lambda params, x: model.log_density(params["energy"], x),
+        lambda params, key: base.sample((), key),
+        step_size=0.05,
+        num_chains=32,
+        num_local=2,
+        proposal_fn=proposal,
+        global_move=lambda density: ebm.i_sir(density, 4),
+    )
+    trainer = ebm.likelihood_trainer(
+        model.energy,
+        data_source(data, space),
+        negatives,
+        optax.adam(2e-3),
+        sampler_loss_fn=ebm.flow_loss(flow),
+        data_share=0.25,
+        batch_size=16,
+        updates_per_iteration=2,
+        mesh=mesh,
+    )
+
+    def init(seed=0):
+        key_energy, key_flow, key_train = jax.random.split(jax.random.key(seed), 3)
+        energy = jax.jit(network.init)(key_energy, jnp.zeros(2), zero)
+        return trainer.init(key_train, {"energy": energy, "sampler": flow.init(key_flow)})
+
+    return trainer, init
 
 
 @functools.cache

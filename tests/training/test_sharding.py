@@ -16,10 +16,11 @@ import pytest
 
 from egmjax.sharding import state_mesh
 from egmjax.training import Checkpoints, replay_buffer, rollout_source
-from tests.training.cases import as_data, make, small
+from tests.training.cases import as_data, make, make_likelihood, small
 
 ROOT = Path(__file__).parents[2]
 CONFIGURATION = {"case": "sharded"}
+DISTRAX = "ignore:jax.core.pytype_aval_mappings is deprecated:DeprecationWarning"  # as in pyproject.toml
 
 
 def start(script, *words, devices=1):
@@ -27,7 +28,7 @@ def start(script, *words, devices=1):
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
     path = os.pathsep.join(p for p in (str(ROOT), os.environ.get("PYTHONPATH", "")) if p)
     return subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(script), *map(str, words)],
+        [sys.executable, "-W", "error", "-W", DISTRAX, "-c", textwrap.dedent(script), *map(str, words)],
         cwd=ROOT,
         env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path},
         stdout=subprocess.PIPE,
@@ -152,6 +153,43 @@ def test_two_devices_are_one(tmp_path):
     assert len(np.unique(losses)) == 14
 
 
+CHAINS_ON_TWO_DEVICES = (
+    TOOLS
+    + """
+from tests.training.cases import make_likelihood
+folder = Path(sys.argv[1])
+trainer, init = make_likelihood(mesh=state_mesh())
+step = jax.jit(trainer.step).lower(init()).compile()
+state, losses = run(step, init(), 4)
+for tree, spec in ((state.buffer.position, ("states",)), (state.buffer.log_step, ()), (state.params, ())):
+    for a in jax.tree.leaves(tree):
+        assert len(a.sharding.device_set) == 2 and tuple(a.sharding.spec) == spec, a.sharding
+found = collectives(step.as_text())
+sizes = sorted(int(np.prod(shape)) for _, _, shapes in found for shape in shapes if shape)
+assert found and all(kind == "all-reduce" for _, kind, _ in found), found
+assert sizes == sorted(a.size for a in jax.tree.leaves(state.params)), (sizes, found)
+Checkpoints(folder / "checkpoints", {"case": "sharded"}).save(4, state)
+save(folder / "states.npz", state)
+np.save(folder / "losses.npy", losses + run(step, state, 2)[1])
+"""
+)
+
+
+def test_chains_of_maximum_likelihood_on_two_devices(tmp_path):
+    """As above: data and chains stay where they are, and the state of two devices goes on with one."""
+    pytest.importorskip("distrax")
+    other = start(CHAINS_ON_TWO_DEVICES, tmp_path, devices=2)
+    trainer, init = make_likelihood()
+    step = jax.jit(trainer.step)
+    losses = losses_of(step, init(), 4)
+    finish(other)
+    state = Checkpoints(tmp_path / "checkpoints", CONFIGURATION).restore(init())
+    assert_same_arrays(tmp_path / "states.npz", state)
+    losses += losses_of(step, state, 2)
+    assert_same_losses(tmp_path / "losses.npy", losses)
+    assert len(np.unique(losses)) == 12
+
+
 TWO_PROCESSES = (
     TOOLS
     + """
@@ -274,3 +312,5 @@ def test_counts_that_cannot_be_split_are_refused():
     )
     with pytest.raises(ValueError, match=r"^capacity: a multiple of"):
         source.init()
+    with pytest.raises(ValueError, match=r"^batch_size: a multiple of the number of devices, 3, got 16"):
+        make_likelihood(mesh=Devices())

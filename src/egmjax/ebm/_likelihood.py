@@ -24,9 +24,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh, PartitionSpec
 
+from ..sharding import check_divides, constrain, value_and_grad_by_device
 from ..training import Checkpoints, Context, Objective, Source, Trainer, TrainState
-from ._chains import DensityApplyFn, Negatives
+from ._chains import ChainState, DensityApplyFn, Negatives
 from ._flows import NormalizingFlow
 
 TERMS = ("energy", "penalty", "sampler")
@@ -74,6 +76,7 @@ def likelihood_trainer(
     batch_size: int = 256,
     updates_per_iteration: int = 50,
     ema_decay: float = 0.999,
+    mesh: Mesh | None = None,
 ) -> Trainer:
     """A trainer of `params = {"energy": ..., "sampler": ...}` for `training.fit`; its state keeps chains as `buffer`.
 
@@ -91,9 +94,12 @@ def likelihood_trainer(
         batch_size: Data an update.
         updates_per_iteration: Updates in one compiled call.
         ema_decay: Of the averaged parameters, corrected for the start as in `training.make_trainer`.
+        mesh: `sharding.state_mesh()`: data and chains are split over all devices, which exchange gradients and scalars;
+            each has a copy of the parameters. Losses are those of one device up to rounding, until that flips an
+            acceptance.
 
     Raises:
-        ValueError: A number out of its range.
+        ValueError: A number out of its range; data or chains that cannot be split evenly.
 
     Metrics are means over the updates of a call: `loss_energy` (near zero and no measure of fit), `loss_penalty`,
     `loss_sampler`, `loss`, `grad_norm`, those of the chains, and `failed_update`, the first one with a
@@ -107,16 +113,23 @@ def likelihood_trainer(
         raise ValueError(f"data_share: between 0 and 1, got {data_share}")
     if not 0 <= energy_penalty < math.inf:
         raise ValueError(f"energy_penalty: not negative and finite, got {energy_penalty}")
+    check_divides(mesh, "batch_size", batch_size)
+
+    def lay_out(state: TrainState) -> TrainState:
+        whole = constrain(state._replace(buffer=state.buffer.log_step), mesh, PartitionSpec())
+        position = constrain(state.buffer.position, mesh)
+        return whole._replace(buffer=ChainState(position, whole.buffer))
 
     def init(key: jax.Array, params: Any) -> TrainState:
         key, key_chains = jax.random.split(key)
         chains = negatives.init(key_chains, params)
+        check_divides(mesh, "num_chains", len(jax.tree.leaves(chains.position)[0]))
         state = TrainState(params, params, optimizer.init(params), chains, key, jnp.int32(0), jnp.int32(0))
-        return jax.tree.map(jnp.copy, state)  # every leaf its own storage, since the state is donated
+        state = jax.tree.map(jnp.copy, state)  # every leaf its own storage, since the state is donated
+        return state if mesh is None else jax.jit(lay_out)(state)
 
-    def loss_fn(
-        params: Any, key: jax.Array, data: Any, chains: Any
-    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def loss_fn(params: Any, batch: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+        (data, data_keys), (chains, chain_keys) = batch
         positive, negative = (jax.vmap(lambda x: energy_fn(params["energy"], x))(xs) for xs in (data, chains))
         terms = {"loss_energy": jnp.mean(positive) - jnp.mean(negative)}
         if energy_penalty > 0:
@@ -124,21 +137,28 @@ def likelihood_trainer(
             terms["loss_penalty"] = energy_penalty * squares
         if sampler_loss_fn is not None:
             terms["loss_sampler"] = jnp.zeros(())
-            for share, xs in ((1.0 - data_share, chains), (data_share, data)):
+            for share, keys, xs in (
+                (1.0 - data_share, chain_keys, chains),
+                (data_share, data_keys, data),
+            ):
                 if share > 0:
-                    keys = jax.random.split(key, len(jax.tree.leaves(xs)[0]))
                     losses = jax.vmap(lambda k, x: sampler_loss_fn(params["sampler"], k, x))(keys, xs)
                     terms["loss_sampler"] += share * jnp.mean(losses)
         return sum(terms.values()), terms  # type: ignore[return-value]
 
+    loss_and_gradient = value_and_grad_by_device(loss_fn, mesh, has_aux=True)
+
     def update(carry: tuple, key: jax.Array) -> tuple[tuple, dict[str, jax.Array]]:
         params, ema, opt_state, chains, count = carry
         key_data, key_chains, key_loss = jax.random.split(key, 3)
-        data = source.draw(key_data, source.init(), batch_size, jnp.ones(()))
+        data = constrain(source.draw(key_data, source.init(), batch_size, jnp.ones(())), mesh)
         with jax.default_matmul_precision("highest"):
             chains, metrics = negatives.advance(key_chains, chains, params, data)
         position = jax.lax.stop_gradient(chains.position)
-        (loss, terms), gradient = jax.value_and_grad(loss_fn, has_aux=True)(params, key_loss, data, position)
+        keyed = tuple(
+            (xs, jax.random.split(key_loss, len(jax.tree.leaves(xs)[0]))) for xs in (data, position)
+        )
+        (loss, terms), gradient = loss_and_gradient(params, keyed)
         norm = optax.tree.norm(gradient)
         fine = jnp.isfinite(loss) & jnp.isfinite(norm)
         updates, new_opt_state = optimizer.update(gradient, opt_state, params)
@@ -160,7 +180,7 @@ def likelihood_trainer(
         metrics["failed_update"] = jnp.where(jnp.any(bad), state.num_updates + jnp.argmax(bad), -1)
         params, ema, opt_state, chains, count = carry
         new = TrainState(params, ema, opt_state, chains, key, state.iteration + 1, count)
-        return new, metrics
+        return lay_out(new), constrain(metrics, mesh, PartitionSpec())
 
     return Trainer(init, step)
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ..sharding import SpecFn, check_divides, constrain, replicated
+from ..sharding import SpecFn, check_divides, constrain, replicated, value_and_grad_by_device
 from ._objectives import Context, Objective
 from ._sources import Source
 from ._times import TimeFn, stratified_times
@@ -90,15 +90,7 @@ def make_trainer(
     def loss_fn(params: Any, batch: Any) -> jax.Array:
         return jnp.mean(jax.vmap(lambda example: objective.loss(params, example))(batch))
 
-    def loss_and_gradient(params: Any, batch: Any) -> tuple[jax.Array, Any]:
-        num = jax.tree.leaves(batch)[0].shape[0]
-        if mesh is None or num % mesh.size:  # an example may be a group of states
-            return jax.value_and_grad(loss_fn)(params, batch)
-        # each device differentiates its share down to the parameters; a layer that makes large matrices of them would
-        # otherwise have these summed over devices
-        shares = jax.tree.map(lambda a: a.reshape(mesh.size, -1, *a.shape[1:]), batch)
-        each = jax.vmap(jax.value_and_grad(loss_fn), (None, 0))(params, constrain(shares, mesh))
-        return jax.tree.map(lambda a: jnp.mean(a, axis=0), constrain(each, mesh))
+    loss_and_gradient = value_and_grad_by_device(loss_fn, mesh)
 
     def step(state: TrainState) -> tuple[TrainState, dict[str, jax.Array]]:
         key, key_renew, key_updates = jax.random.split(state.key, 3)
