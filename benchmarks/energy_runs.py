@@ -18,6 +18,7 @@ import optax
 from scipy.special import logsumexp
 
 from egmjax import ebm
+from egmjax.sharding import check_divides
 from egmjax.states import Space
 from egmjax.training import Checkpoints, Trainer, data_source, fit, make_trainer, write_atomically
 
@@ -281,6 +282,9 @@ def likelihood_parts(
             return jax.tree.map(lambda a: jnp.asarray(a)[row], data)
         return start(params, key)
 
+    mesh = device_mesh()
+    if not restart:
+        check_divides(mesh, "num_chains", options.num_chains)
     negatives = ebm.chain_negatives(
         log_density,
         start_fn,
@@ -306,7 +310,7 @@ def likelihood_parts(
         batch_size=options.batch_size,
         updates_per_iteration=updates_per_iteration(options),
         ema_decay=options.ema_decay,
-        mesh=device_mesh(),
+        mesh=mesh,
     )
     return negatives, trainer
 
