@@ -33,11 +33,11 @@ def test_what_cannot_be_spread(words, line, capsys, tmp_path):
     assert not (tmp_path / "x").exists()
 
 
-def start(*words, devices=1):
+def start(*words, devices=1, module=("-m", "benchmarks.train")):
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
     path = os.pathsep.join(p for p in (str(ROOT), os.environ.get("PYTHONPATH", "")) if p)
     return subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.train", *map(str, words)],
+        [sys.executable, *module, *map(str, words)],
         cwd=ROOT,
         env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path},
         stdout=subprocess.PIPE,
@@ -64,6 +64,39 @@ def assert_same_rows(given, wanted, rtol):
     for name, factor in (("loss", 1), ("grad_norm", 10), ("log_z", 1), ("elbo", 1)):
         a, b = ([row[name] for row in run] for run in (given, wanted))
         np.testing.assert_allclose(a, b, rtol=factor * rtol, err_msg=name)
+
+
+ODD = """
+import sys
+from benchmarks import amortized, discrete_likelihood, mixed_likelihood, train
+for main, words in (
+    (train.main, ["four-modes", "--dim", "2", "--method", "balanced-mle", "--num-data", "99", "--num-chains", "15"]),
+    (train.main, ["two-modes", "--dim", "2", "--method", "dsm", "--num-data", "99", "--noised-batch", "15"]),
+    (discrete_likelihood.main, ["--num-data", "99", "--num-chains", "15"]),
+    (mixed_likelihood.main, ["--num-data", "99", "--batch-size", "15"]),
+    (amortized.main, ["--num-rollouts", "15"]),
+):
+    try:
+        main([*words, "--out", sys.argv[1]])
+    except SystemExit as stop:
+        assert stop.code == 2, stop.code
+"""
+
+
+@pytest.mark.slow
+def test_commands_without_processes_use_all_devices(tmp_path):
+    """Seen by what cannot be dealt to two; that the losses are those of one is tested where they are made."""
+    pytest.importorskip("distrax")
+    process = start("-c", ODD, tmp_path / "x", devices=2, module=())
+    _, err = process.communicate(timeout=500)
+    assert process.returncode == 0, err[-2000:]
+    lines = err.strip().splitlines()
+    names = ("num_chains", "noised_batch", "num_chains", "batch_size", "num_rollouts")
+    assert len(lines) == len(names), err[-2000:]
+    for line, name in zip(lines, names):
+        assert line.startswith(f"error: {name}")
+        assert line.endswith("a multiple of the number of devices, 2, got 15")
+    assert not (tmp_path / "x").exists()
 
 
 @pytest.mark.slow
