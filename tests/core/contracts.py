@@ -28,13 +28,18 @@ def check_float_types(tree, precision):
 
 
 def check_function(fn, obj, batches, precision):
-    """`fn(obj, *args)`: jit of vmap == an eager loop, one trace for one shape however the leaves change.
+    """`fn(obj, *args)`: jit of vmap == eager at either place of a batch, one trace however the leaves change.
 
-    `batches` are argument tuples. Returns the eager value at the first.
+    `batches` are two argument tuples. Returns the eager value at the first, which is computed once: loops are compiled
+    anew at each eager call.
     """
-    looped = [fn(obj, *args) for args in batches]
-    batched = jax.jit(jax.vmap(lambda *args: fn(obj, *args)))(*stack(batches))
-    assert_close(batched, stack(looped), precision, "jit of vmap == eager loop")
+    eager = fn(obj, *batches[0])
+    batched = jax.jit(jax.vmap(lambda *args: fn(obj, *args)))
+    forth, back = batched(*stack(batches)), batched(*stack(batches[::-1]))
+    assert_close(jax.tree.map(lambda a: a[0], forth), eager, precision, "jit of vmap == eager")
+    assert_close(
+        jax.tree.map(lambda a: a[::-1], back), forth, precision, "a state does not see its neighbours"
+    )
     traces = []
 
     def counted(obj, *args):
@@ -46,7 +51,7 @@ def check_function(fn, obj, batches, precision):
         traced.trace(obj, *args)
     traced.trace(perturb(obj, 1.01), *batches[0])
     assert len(traces) == 1, "changed leaves retraced"
-    return looped[0]
+    return eager
 
 
 def perturb(obj, factor):
