@@ -167,7 +167,9 @@ def make_likelihood(mesh=None):
         model.energy,
         data_source(data, space),
         negatives,
-        optax.adam(2e-3),
+        optax.multi_transform(
+            {"energy": optax.adam(2e-3), "sampler": optax.adam(2e-3)}, lambda params: {n: n for n in params}
+        ),
         sampler_loss_fn=ebm.flow_loss(flow),
         data_share=0.25,
         batch_size=16,

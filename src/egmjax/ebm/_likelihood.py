@@ -27,8 +27,8 @@ import optax
 from jax.sharding import Mesh, PartitionSpec
 
 from ..sharding import check_divides, constrain, value_and_grad_by_device
-from ..training import Checkpoints, Context, Objective, Source, Trainer, TrainState
-from ._chains import ChainState, DensityApplyFn, Negatives
+from ..training import Checkpoints, Context, Objective, Source, Trainer, TrainState, lay_out
+from ._chains import DensityApplyFn, Negatives
 from ._flows import NormalizingFlow
 
 TERMS = ("energy", "penalty", "sampler")
@@ -94,9 +94,9 @@ def likelihood_trainer(
         batch_size: Data an update.
         updates_per_iteration: Updates in one compiled call.
         ema_decay: Of the averaged parameters, corrected for the start as in `training.make_trainer`.
-        mesh: `sharding.state_mesh()`: data and chains are split over all devices, which exchange gradients and scalars;
-            each has a copy of the parameters. Losses are those of one device up to rounding, until that flips an
-            acceptance.
+        mesh: `sharding.state_mesh()`: data are split over all devices, chains over the axis `states`, and each
+            device has a copy of the parameters; they exchange gradients and scalars. Losses are those of one device up
+            to rounding, until that flips an acceptance.
 
     Raises:
         ValueError: A number out of its range; data or chains that cannot be split evenly.
@@ -115,10 +115,8 @@ def likelihood_trainer(
         raise ValueError(f"energy_penalty: not negative and finite, got {energy_penalty}")
     check_divides(mesh, "batch_size", batch_size)
 
-    def lay_out(state: TrainState) -> TrainState:
-        whole = constrain(state._replace(buffer=state.buffer.log_step), mesh, PartitionSpec())
-        position = constrain(state.buffer.position, mesh)
-        return whole._replace(buffer=ChainState(position, whole.buffer))
+    def lay_out_state(state: TrainState) -> TrainState:
+        return lay_out(state, optimizer, mesh)
 
     def init(key: jax.Array, params: Any) -> TrainState:
         key, key_chains = jax.random.split(key)
@@ -126,7 +124,7 @@ def likelihood_trainer(
         check_divides(mesh, "num_chains", len(jax.tree.leaves(chains.position)[0]))
         state = TrainState(params, params, optimizer.init(params), chains, key, jnp.int32(0), jnp.int32(0))
         state = jax.tree.map(jnp.copy, state)  # every leaf its own storage, since the state is donated
-        return state if mesh is None else jax.jit(lay_out)(state)
+        return state if mesh is None else jax.jit(lay_out_state)(state)
 
     def loss_fn(params: Any, batch: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
         (data, data_keys), (chains, chain_keys) = batch
@@ -180,7 +178,7 @@ def likelihood_trainer(
         metrics["failed_update"] = jnp.where(jnp.any(bad), state.num_updates + jnp.argmax(bad), -1)
         params, ema, opt_state, chains, count = carry
         new = TrainState(params, ema, opt_state, chains, key, state.iteration + 1, count)
-        return lay_out(new), constrain(metrics, mesh, PartitionSpec())
+        return lay_out_state(new), constrain(metrics, mesh, PartitionSpec())
 
     return Trainer(init, step)
 

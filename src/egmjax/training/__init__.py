@@ -21,7 +21,7 @@ from ._objectives import (
 from ._path_objectives import likelihood_objective, log_variance_objective
 from ._sources import Source, check_data, data_source, rollout_source
 from ._times import TimeFn, log_times, logit_normal_times, stratified_times
-from ._trainer import Trainer, TrainState, geometric_temper, linear_temper, make_trainer
+from ._trainer import Trainer, TrainState, geometric_temper, lay_out, linear_temper, make_trainer
 
 __all__ = [
     "ApplyFn",
@@ -46,6 +46,7 @@ __all__ = [
     "from_psi_objective",
     "geometric_temper",
     "independent_coupling",
+    "lay_out",
     "likelihood_objective",
     "linear_temper",
     "log_times",

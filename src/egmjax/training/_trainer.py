@@ -83,9 +83,10 @@ def make_trainer(
             params, params, optimizer.init(params), source.init(), key, jnp.int32(0), jnp.int32(0)
         )
         state = jax.tree.map(jnp.copy, state)  # every leaf its own storage, since the state is donated
-        if mesh is None:
-            return state
-        return jax.jit(lambda s: s, out_shardings=_shardings(state, mesh, param_spec_fn, optimizer))(state)
+        return state if mesh is None else jax.jit(lay_out_state)(state)
+
+    def lay_out_state(state: TrainState) -> TrainState:
+        return lay_out(state, optimizer, mesh, param_spec_fn)
 
     def loss_fn(params: Any, batch: Any) -> jax.Array:
         return jnp.mean(jax.vmap(lambda example: objective.loss(params, example))(batch))
@@ -126,9 +127,7 @@ def make_trainer(
         metrics = {name: jnp.mean(values) for name, values in rows.items()} | renewed
         metrics["num_nonfinite"] = bad + renewed.get("num_nonfinite", none)
         new = TrainState(params, ema, opt_state, stored, key, state.iteration + 1, count)
-        if mesh is not None:
-            new = jax.lax.with_sharding_constraint(new, _shardings(new, mesh, param_spec_fn, optimizer))
-        return new, constrain(metrics, mesh, PartitionSpec())
+        return lay_out_state(new), constrain(metrics, mesh, PartitionSpec())
 
     return Trainer(init, step)
 
@@ -138,10 +137,17 @@ def _spec_of_stored(leaf: Any) -> PartitionSpec:
     return PartitionSpec("states") if leaf.ndim else PartitionSpec()
 
 
-def _shardings(
-    state: TrainState, mesh: Mesh, param_spec_fn: SpecFn, optimizer: optax.GradientTransformation
-) -> Any:
-    """The layout of each leaf of a state: a `TrainState` of shardings."""
+def lay_out(
+    state: TrainState,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh | None,
+    param_spec_fn: SpecFn = replicated,
+) -> TrainState:
+    """The state in a compiled step, laid out: parameters, their averages and moments by `param_spec_fn(path, shape)`,
+    what the source keeps (`buffer`) over the axis `states`, the rest on every device; unchanged without a mesh.
+    """
+    if mesh is None:
+        return state
 
     def of_param(path: Any, leaf: Any) -> NamedSharding:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
@@ -149,12 +155,18 @@ def _shardings(
 
     everywhere = NamedSharding(mesh, PartitionSpec())
     params = jax.tree_util.tree_map_with_path(of_param, state.params)
-    opt_state = optax.tree_map_params(
-        optimizer, lambda _, s: s, state.opt_state, params, transform_non_params=lambda _: everywhere
-    )
+    if (
+        param_spec_fn is replicated
+    ):  # of any optimiser; optax does not find the parameters in the state of some
+        opt_state = jax.tree.map(lambda _: everywhere, state.opt_state)
+    else:
+        opt_state = optax.tree_map_params(
+            optimizer, lambda _, s: s, state.opt_state, params, transform_non_params=lambda _: everywhere
+        )
     buffer = jax.tree.map(lambda a: NamedSharding(mesh, _spec_of_stored(a)), state.buffer)
     rest: Any = [everywhere] * 3
-    return TrainState(params, params, opt_state, buffer, *rest)
+    layout = TrainState(params, params, opt_state, buffer, *rest)
+    return jax.lax.with_sharding_constraint(state, layout)
 
 
 def geometric_temper(start: float, num_iterations: int) -> Callable[[jax.Array], jax.Array]:
