@@ -208,7 +208,8 @@ def build(options: AmortizedOptions) -> Setup:
         return params
 
     networks = Networks(init_params, apply_fn, apply_psi)
-    sampler, mesh = first_hitting_sampler(process), device_mesh()
+    sampler = first_hitting_sampler(process)
+    mesh = device_mesh()
     objective = make_objective(options, process, sampler, networks, psi_fn, site_energies, mesh=mesh)
     num_updates = options.iterations * options.updates_per_iteration
     optimizer = optax.chain(

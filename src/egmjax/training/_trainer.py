@@ -155,9 +155,8 @@ def lay_out(
 
     everywhere = NamedSharding(mesh, PartitionSpec())
     params = jax.tree_util.tree_map_with_path(of_param, state.params)
-    if (
-        param_spec_fn is replicated
-    ):  # of any optimiser; optax does not find the parameters in the state of some
+    if param_spec_fn is replicated:
+        # optax does not find the parameters in the state of every optimiser; here it need not
         opt_state = jax.tree.map(lambda _: everywhere, state.opt_state)
     else:
         opt_state = optax.tree_map_params(
