@@ -49,6 +49,7 @@ POSITIVE = (
     "reach",
     "bootstrap_step",
     "refresh_step",
+    "chain_step",
 )
 FINITE = ("beta", "coupling", "field")
 FRACTIONS = ("ema_decay", "temper_start", "temper_fraction")
@@ -70,6 +71,7 @@ def check(options: RunOptions) -> None:
     if isinstance(options, Options):
         _check_mix(options)
         _check_reference(options)
+        _check_chains(options)
     if options.proposal_devices > 1 and getattr(options, "objective", None) not in ("snis", "bootstrap"):
         raise ValueError(
             "proposal_devices: there are proposals to share with --objective snis and bootstrap only"
@@ -95,7 +97,7 @@ def _check_ranges(options: RunOptions) -> None:
     require(("min_ess_fraction",), lambda value: 0 <= value < 1, "a fraction in [0, 1)")
     require(("power",), lambda value: 1 <= value < math.inf, "at least 1 and finite")
     require(("weight_decay",), lambda value: 0 <= value < math.inf, "at least 0 and finite")
-    require(("refresh", "radius"), lambda value: value >= 0, "at least 0")
+    require(("refresh", "radius", "chains"), lambda value: value >= 0, "at least 0")
 
 
 def _check_process(options: RunOptions) -> None:
@@ -181,6 +183,24 @@ def _check_reference(options: Options) -> None:
         raise ValueError(f"num_reference: weighted and likelihood learn from draws, not {options.objective}")
     if num_reference and options.refresh:
         raise ValueError("num_reference: or --refresh, one of both; draws of the target need no moves")
+
+
+def _check_chains(options: Options) -> None:
+    """Chains to learn from, and noise that is paired with what is learned from."""
+    learns_once = options.objective == "weighted" and options.mix is None
+    if options.chains:
+        if not learns_once:
+            raise ValueError(
+                "chains: their states have no weights, and --objective weighted alone learns from them"
+            )
+        for name in ("num_reference", "refresh"):
+            if getattr(options, name):
+                raise ValueError(f"{name}: or --chains, one of both")
+    if getattr(options, "pairing", "independent") == "aligned":
+        if getattr(options, "process", "") != "flow":
+            raise ValueError("pairing: for --process flow, the others need noise that is independent")
+        if not learns_once:
+            raise ValueError("pairing: for --objective weighted alone, the others draw their own noise")
 
 
 def _check_mix(options: Options) -> None:

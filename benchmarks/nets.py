@@ -20,6 +20,7 @@ from egmjax.networks import (
     ParticleNet,
     ResidualMLP,
     SiteMLPs,
+    VectorNet,
 )
 from egmjax.paths import MaskedPath, displacements, nearest_earlier, tie_by_displacement, torus_points
 from egmjax.processes import (
@@ -90,10 +91,11 @@ def make_networks(options: Options, target: Target, process: Process) -> Network
         if not isinstance(target.space, Real):
             raise ValueError(f"network: coordinates are for a Real space, and {target.space} is none")
         generator = CoordinateMLP(target.space, output, **common)
-    elif getattr(options, "network", "mlp") == "particles":
+    elif getattr(options, "network", "mlp") in ("particles", "vectors"):
         if target.num_particles is None:
             raise ValueError(f"network: a {type(target).__name__} has no particles")
-        generator = ParticleNet(target.space, output, target.num_particles, **common)
+        of_particles = VectorNet if getattr(options, "network", "mlp") == "vectors" else ParticleNet
+        generator = of_particles(target.space, output, target.num_particles, **common)
     else:
         generator = ResidualMLP(target.space, output, use_time=use_time, **common)
     if getattr(options, "energy_gradient", False):

@@ -91,6 +91,11 @@ class Options(ObjectiveOptions, RunOptions):
     num_reference: int = 0
     """Learn from that many draws of the target in place of own samples, where it can be sampled: above 0 the run learns
     from data, and its weights certify it all the same (weighted and likelihood only)."""
+    chains: int = 0
+    """Learn from that many Hamiltonian chains of the energy, which go on beside the training, in place of own samples:
+    above 0 the run learns from MCMC, and its weights certify it all the same (real coordinates, weighted only)."""
+    chain_step: float = 0.02
+    """Leapfrog step of these chains, in units of the real coordinates: ten trajectories of 25 an iteration."""
     mix: ObjectiveName | None = None
     """A second objective: the loss is (1 - mix_weight) times that of --objective and mix_weight times this one's.
     Both learn from states drawn by weight where one of them does (not bootstrap)."""
@@ -243,9 +248,9 @@ _OF_A_NETWORK: dict[str, dict[str, Any]] = {
 def recipe(options: RunOptions) -> dict[str, Any]:
     """Defaults that go with order, process and network among `options`, where these are not those of their kind."""
     if jumps_by_particles(options):
-        return {"network": "mlp"}
+        return {"network": "mlp", **_of_chains(options)}
     if not isinstance(options, OrderedOptions):
-        return {}
+        return _of_chains(options)
     if network_of(options) == "lattice":
         return {**{name: getattr(LatticeOptions, name) for name in _OF_LAYERS}, **options.by_lattice}
     if is_coarse_to_fine(options):
@@ -253,9 +258,24 @@ def recipe(options: RunOptions) -> dict[str, Any]:
     return {**options.by_sites, **({"mix": None} if options.objective == "likelihood" else {})}
 
 
+def _of_chains(options: RunOptions) -> dict[str, Any]:
+    """States of chains have no weights, and paired noise is for flows: whoever asks for something else has neither."""
+    if not isinstance(options, Lj13Options):
+        return {}
+    changes: dict[str, Any] = {}
+    learns_once = options.objective == "weighted" and options.mix is None
+    if not learns_once or options.num_reference or options.refresh:
+        changes |= {"chains": 0}
+    if not learns_once or options.process != "flow":
+        changes |= {"pairing": "independent"}
+    return changes
+
+
 def jumps_by_particles(options: RunOptions) -> bool:
     """Jumps of real coordinates need a prediction for each bin, which messages between particles do not make."""
-    return getattr(options, "network", "") == "particles" and "jump" in getattr(options, "process", "")
+    return getattr(options, "network", "") in ("particles", "vectors") and "jump" in getattr(
+        options, "process", ""
+    )
 
 
 def with_recipe(options: RunOptions, **values: Any) -> RunOptions:
@@ -340,13 +360,16 @@ class RealOptions:
 class FlowOptions(RealOptions, Options):
     """Defaults shared by targets on R^d and mixed spaces."""
 
-    network: Literal["mlp", "coordinates", "particles"] = "mlp"
+    network: Literal["mlp", "coordinates", "particles", "vectors"] = "mlp"
     """mlp: a residual perceptron on the whole state. coordinates: one shared by all coordinates, which see each other
-    through means; for real coordinates that depend little on each other. particles: messages between particles, which
-    commute with permutations, rotations and reflections."""
+    through means; for real coordinates that depend little on each other. particles, vectors: messages of particles,
+    which commute with permutations, rotations and reflections, by perceptrons of pairs or by filters of distances."""
     integrate_gaussian: bool = False
     """Integrate out the real coordinates that are Gaussian given all others: the sampler learns the rest, and samples
     are completed by exact draws."""
+    pairing: Literal["independent", "aligned"] = "independent"
+    """How noise and states are paired. aligned: noise is permuted, turned and mirrored towards each state, which makes
+    paths short; for particles that are alike (flows, weighted only)."""
     energy_gradient: bool = False
     """Give the network the residual that the gradient of the energy at the believed endpoint implies for a mode of the
     width detail: a gradient for each of its calls (real coordinates alone, by a diffusion)."""
@@ -420,7 +443,7 @@ class FunnelOptions(FlowOptions):
 class Dw4Options(FlowOptions):
     """Four particles in the plane with double-well pairs, mean-free, by an equivariant flow."""
 
-    network: Literal["mlp", "coordinates", "particles"] = "particles"
+    network: Literal["mlp", "coordinates", "particles", "vectors"] = "particles"
     objective: ObjectiveName = "weighted"
     iterations: int = 400
     num_rollouts: int = 128
@@ -436,19 +459,26 @@ class Dw4Options(FlowOptions):
 
 @dataclass(kw_only=True)
 class Lj13Options(FlowOptions):
-    """Thirteen Lennard-Jones particles in a harmonic trap, mean-free, by an equivariant diffusion."""
+    """Thirteen Lennard-Jones particles in a harmonic trap, mean-free, by a flow that learns from chains."""
 
     factor: float = 1.0
     """1 counts every pair twice, as EGM, iDEM and ASBS do, 1/2 once."""
-    process: Literal["flow", "diffusion", "flow+diffusion", "jump", "flow+jump"] = "diffusion"
-    network: Literal["mlp", "coordinates", "particles"] = "particles"
+    network: Literal["mlp", "coordinates", "particles", "vectors"] = "vectors"
     objective: ObjectiveName = "weighted"
-    num_rollouts: int = 256
-    batch_size: int = 256
-    width: int = 32
-    depth: int = 2
+    chains: int = 256  # particles overlap in samples of a poor model, so these weigh nothing
+    pairing: Literal["independent", "aligned"] = "aligned"
+    iterations: int = 200
+    updates_per_iteration: int = 80
+    buffer_rollouts: int = 200  # all that chains have seen
+    batch_size: int = 128
+    learning_rate: float = 6e-3
+    ema_decay: float = 0.998
+    width: int = 64
+    depth: int = 3
     scale: float = 0.7
+    num_steps: int | None = 20
     num_samples: int = 5_000
+    num_exact: int = 200
 
 
 @dataclass(kw_only=True)
@@ -457,7 +487,7 @@ class ManyWellOptions(FlowOptions):
 
     num_wells: int = 16
     """Double wells; two dimensions each."""
-    network: Literal["mlp", "coordinates", "particles"] = "coordinates"
+    network: Literal["mlp", "coordinates", "particles", "vectors"] = "coordinates"
     integrate_gaussian: bool = True
     objective: ObjectiveName = "weighted"
     iterations: int = 100
@@ -511,7 +541,7 @@ class JointMogOptions(WeightedOptions):
 class JointDw4Options(WeightedOptions):
     """Four particles of two types in the plane, mean-free, by a product of flow and masked jumps."""
 
-    network: Literal["mlp", "coordinates", "particles"] = "particles"
+    network: Literal["mlp", "coordinates", "particles", "vectors"] = "particles"
     num_rollouts: int = 256
     buffer_rollouts: int = 40
     width: int = 32

@@ -58,6 +58,7 @@ def run(length: int, num_updates: int, seed: int, folder: Path, tiny: dict[str, 
         options.iterations,
         metrics_file=folder / "metrics.jsonl",
         energies_per_iteration=phase.energies_per_iteration,
+        energies_at_start=phase.energies_at_start,
         on_metrics=lambda row: clock.append(time.process_time()),
     )
     key = jax.random.fold_in(jax.random.key(seed), 2)

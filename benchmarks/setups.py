@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from egmjax.ebm import move_contrastive_objective
 from egmjax.estimators import PsiFn, psi_from_energy
-from egmjax.mcmc import refreshing_moves
+from egmjax.mcmc import HamiltonianChain, hamiltonian_chain, refreshing_moves
 from egmjax.paths import (
     GaussianPath,
     Linear,
@@ -70,9 +70,12 @@ from egmjax.targets import (
     summed,
 )
 from egmjax.training import (
+    Coupling,
     Objective,
     Source,
     Trainer,
+    aligned_coupling,
+    chain_source,
     data_source,
     geometric_temper,
     likelihood_objective,
@@ -112,18 +115,21 @@ from .options import (
     reveals_several,
 )
 
+TRAJECTORIES = 10  # of a chain, between states that are learned from
 REFERENCE_SEED = 30_000  # draws learned from share no key with those of the report
 
 
 class Phase(NamedTuple):
     """A part of the training, up to iteration `until`.
 
-    `energies_per_iteration` counts evaluations of the energy, one-site changes included.
+    `energies_per_iteration` counts evaluations of the energy, one-site changes included, `energies_at_start` those that
+    the first iteration takes besides.
     """
 
     trainer: Trainer
     until: int
     energies_per_iteration: int
+    energies_at_start: int = 0
 
 
 class Setup(NamedTuple):
@@ -165,7 +171,10 @@ class Setup(NamedTuple):
     def training_energies(self) -> int:
         """Evaluations of the energy that the training costs."""
         starts = (0, *(phase.until for phase in self.phases))
-        return sum((p.until - start) * p.energies_per_iteration for start, p in zip(starts, self.phases))
+        return sum(
+            p.energies_at_start + (p.until - start) * p.energies_per_iteration
+            for start, p in zip(starts, self.phases)
+        )
 
     @property
     def has_energy(self) -> bool:
@@ -192,6 +201,7 @@ def build_from_energy(name: str, options: Options) -> Setup:
     networks = make_networks(options, target, process)
     psi_fn = psi_from_energy(target.energy, process.path)
     mesh = device_mesh(options.proposal_devices)
+    chain = _chain(options, target)
 
     def phase(weights: Mapping[ObjectiveName, float], until: int) -> Phase:
         parts: dict[str, Objective] = {}
@@ -207,19 +217,24 @@ def build_from_energy(name: str, options: Options) -> Setup:
                 None if isinstance(rest, Summed) else target.site_energies,
                 target.multispin_energy,
                 mesh,
+                _coupling(options, target, process),
             )
             for_each += energies_of_an_example(chosen, parts[kind], target.space)
         shares = {str(kind): weight for kind, weight in weights.items()}
         objective = sum_objectives(parts, shares) if len(parts) > 1 else next(iter(parts.values()))
-        if options.num_reference:
+        if chain is not None:
+            source = _chain_source(options, process, psi_fn, chain, mesh)
+        elif options.num_reference:
             source = _reference_source(options, whole, rest)
         else:
             source = _rollout_source(options, target, process, sampler, networks, psi_fn, objective, mesh)
-        energies = _energies_of_an_iteration(options, target, process, sampler, for_each)
+        energies = _energies_of_an_iteration(options, target, process, sampler, chain, for_each)
         return Phase(_make_trainer(options, source, objective, mesh), until, energies * each)
 
     each = 1 if rest is None else rest.num_energies
-    phases = tuple(phase(weights, until) for weights, until in objectives_in_turn(options))
+    first, *others = (phase(weights, until) for weights, until in objectives_in_turn(options))
+    at_start = 0 if chain is None else options.chains * chain.num_start * each
+    phases = (first._replace(energies_at_start=at_start), *others)
     per_sample = each * (1 + _gradients_of_a_rollout(options, process, sampler))
     init, generator, noised_energy_fn = networks
     if isinstance(options, LatticeOptions) and options.average > 1:
@@ -276,6 +291,40 @@ def _rollout_source(
     )
 
 
+def _coupling(options: Options, target: Target, process: Process) -> Coupling | None:
+    """How noise is paired with the states that are learned from."""
+    if getattr(options, "pairing", "independent") == "independent":
+        return None
+    if target.num_particles is None:
+        raise ValueError(f"pairing: a {type(target).__name__} has no particles to align")
+    return aligned_coupling(process.path, target.num_particles)
+
+
+def _chain(options: Options, target: Target) -> HamiltonianChain | None:
+    """What is learned from in place of own samples, if anything."""
+    if not options.chains:
+        return None
+    if not isinstance(target.space, Real):
+        raise ValueError(f"chains: for real coordinates alone, and the target is on {target.space}")
+    return hamiltonian_chain(lambda x: -target.energy(x), step_size=options.chain_step)
+
+
+def _chain_source(
+    options: Options, process: Process, psi_fn: PsiFn, chain: HamiltonianChain, mesh: Mesh | None
+) -> Source:
+    """States of chains of the energy, the newest of them in a buffer."""
+    assert isinstance(process.path, GaussianPath)
+    return chain_source(
+        process.path,
+        replay_buffer(options.buffer_rollouts * options.chains, weighted=False),
+        psi_fn,
+        chain,
+        num_chains=options.chains,
+        num_trajectories=TRAJECTORIES,
+        mesh=mesh,
+    )
+
+
 def _make_trainer(options: Options, source: Source, objective: Objective, mesh: Mesh | None) -> Trainer:
     ramp = geometric_temper if options.temper_ramp == "geometric" else linear_temper
     return make_trainer(
@@ -286,7 +335,7 @@ def _make_trainer(options: Options, source: Source, objective: Objective, mesh: 
         updates_per_iteration=options.updates_per_iteration,
         ema_decay=options.ema_decay,
         temper_fn=ramp(
-            1.0 if options.num_reference else options.temper_start,
+            1.0 if options.num_reference or options.chains else options.temper_start,
             round(options.temper_fraction * options.iterations),
         ),
         mesh=mesh,
@@ -294,9 +343,14 @@ def _make_trainer(options: Options, source: Source, objective: Objective, mesh: 
 
 
 def _energies_of_an_iteration(
-    options: Options, target: Target, process: Process, sampler: Sampler, for_each: int
+    options: Options,
+    target: Target,
+    process: Process,
+    sampler: Sampler,
+    chain: HamiltonianChain | None,
+    for_each: int,
 ) -> int:
-    """Evaluations of the energy for roll-outs and for examples, for each of which objectives take `for_each`."""
+    """Evaluations of the energy for roll-outs or chains and for examples, each of which takes `for_each`."""
     for_each += options.refresh * energies_of_a_move(target.space)
     # the exact law of the last sites takes the local fields of one state, for a roll-out and for its weight; as part of
     # a network they are taken at each of its calls, for every symbol
@@ -309,8 +363,11 @@ def _energies_of_an_iteration(
     if gradients := _gradients_of_a_rollout(options, process, sampler):
         for_rollout += gradients
         for_each += 1
-    per_rollouts = 0 if options.num_reference else options.num_rollouts * (1 + for_rollout)
-    return per_rollouts + options.updates_per_iteration * options.batch_size * for_each
+    if chain is not None:
+        renewed = options.chains * (1 + TRAJECTORIES * chain.num_advance)
+    else:
+        renewed = 0 if options.num_reference else options.num_rollouts * (1 + for_rollout)
+    return renewed + options.updates_per_iteration * options.batch_size * for_each
 
 
 def _gradients_of_a_rollout(options: Options, process: Process, sampler: Sampler) -> int:
@@ -491,6 +548,7 @@ def make_objective(
     site_energies_fn: Callable[[Any], jax.Array] | None,
     multispin_energy_fn: Callable[[jax.Array], jax.Array] | None = None,
     mesh: Mesh | None = None,
+    coupling: Coupling | None = None,
 ) -> Objective:
     """The objective that the options name; the fastest form of it."""
     conditionals = site_energies_fn if options.site_conditionals else None
@@ -499,7 +557,9 @@ def make_objective(
     if options.objective == "likelihood":
         return likelihood_objective(sampler, networks.generator)
     if options.objective == "weighted":
-        return weighted_objective(process, networks.generator, site_energies_fn=conditionals)
+        return weighted_objective(
+            process, networks.generator, site_energies_fn=conditionals, coupling=coupling
+        )
     num_proposals = options.num_proposals
     how: dict[str, Any] = {"chunk_size": options.chunk_size, "mesh": mesh}
     if (

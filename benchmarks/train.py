@@ -127,6 +127,7 @@ def train(run: Run) -> dict[str, Any]:
             checkpoint_every=options.checkpoint_every,
             metrics_file=folder / "metrics.jsonl",
             energies_per_iteration=phase.energies_per_iteration,
+            energies_at_start=phase.energies_at_start,
             on_metrics=progress,
         )
         state, compile_seconds = result.state, compile_seconds + result.compile_seconds

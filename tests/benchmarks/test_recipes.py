@@ -10,7 +10,15 @@ from scipy.special import expit
 from benchmarks import options as options_module
 from benchmarks import train
 from benchmarks.checks import check
-from benchmarks.options import TARGETS, FlowOptions, LatticeOptions, LearnedOptions, MixedOptions
+from benchmarks.options import (
+    TARGETS,
+    FlowOptions,
+    LatticeOptions,
+    LearnedOptions,
+    Lj13Options,
+    MixedOptions,
+    recipe,
+)
 from benchmarks.report import FLOOR_SEED
 from benchmarks.runs import build
 from egmjax.targets import DW4, mean_free_basis
@@ -37,7 +45,7 @@ def variants():
         if issubclass(kind, FlowOptions):
             yield name, {"process": "diffusion", "noise": 0.5, "objective": "bootstrap"}
             yield name, {"process": "flow+diffusion", "power": 2.0, "objective": "weighted"}
-            network = {"network": "mlp"} if kind.network == "particles" else {}
+            network = {"network": "mlp"} if kind.network in ("particles", "vectors") else {}
             yield name, {"process": "flow+jump", "bins": 6, "objective": "weighted", **network}
         if issubclass(kind, MixedOptions):
             yield name, {"symbols": "uniform", "site_conditionals": True}
@@ -68,6 +76,8 @@ def variants():
     yield "funnel", {"integrate_gaussian": True, "network": "coordinates"}
     yield "funnel", {"dim": 3, "num_reference": 50, "objective": "weighted"}
     yield "lj13", {"factor": 0.5, "refresh": 2}
+    yield "dw4", {"chains": 8, "pairing": "aligned"}
+    yield "three-modes", {"objective": "weighted", "chains": 8}
     yield "three-peaks", {"process": "jump", "bins": 6}
     yield "three-modes", {"stepper": "euler"}
 
@@ -112,6 +122,8 @@ def tiny(name, changes, tmp_path):
         values |= {"length": 3}
     if hasattr(kind, "num_wells"):
         values |= {"num_wells": 2}
+    if kind is Lj13Options:
+        values = {**recipe(kind(out=tmp_path, **values)), **values}
     return kind(out=tmp_path, **values)
 
 
@@ -141,6 +153,7 @@ def test_recipe_composes(name, changes, tmp_path):
         ("three-modes", {"refresh": 2, "objective": "weighted"}),
         ("three-modes", {**PEAKED, "num_steps": 8}),
         ("funnel", {"dim": 3, "num_reference": 200, "objective": "weighted"}),
+        ("three-modes", {"chains": 16, "chain_step": 0.1, "objective": "weighted"}),
     ],
     ids=str,
 )
@@ -247,6 +260,13 @@ def test_gradients_are_counted(tmp_path):
         assert informed.energies_per_sample == 1 + calls
 
 
+def test_gradients_of_chains_are_counted(tmp_path):
+    """Two iterations of ten trajectories of 25 steps, and a start of 200 steps up and a hundred trajectories."""
+    options = {"objective": "weighted", "chains": 8, "iterations": 2}
+    setup = build("three-modes", tiny("three-modes", options, tmp_path))
+    assert setup.training_energies == 8 * (200 + 100 * 26 + 2 * (1 + 10 * 26))
+
+
 @pytest.mark.parametrize(
     ("name", "changes", "sentence"),
     [
@@ -254,6 +274,14 @@ def test_gradients_are_counted(tmp_path):
         ("dw4", {"num_reference": 50, "objective": "snis"}, "^num_reference: weighted and"),
         ("dw4", {"num_reference": 50, "refresh": 1}, "^num_reference: or --refresh"),
         ("dw4", {"process": "jump"}, "^network: "),
+        ("dw4", {"chains": -1}, "^chains: at least 0"),
+        ("dw4", {"chains": 8, "chain_step": 0.0}, "^chain_step: "),
+        ("dw4", {"chains": 8, "objective": "snis"}, "^chains: their states have no weights"),
+        ("dw4", {"chains": 8, "mix": "log-variance"}, "^chains: their states have no weights"),
+        ("dw4", {"chains": 8, "num_reference": 50}, "^num_reference: or --chains"),
+        ("dw4", {"chains": 8, "refresh": 1}, "^refresh: or --chains"),
+        ("dw4", {"pairing": "aligned", "process": "diffusion"}, "^pairing: for --process flow"),
+        ("dw4", {"pairing": "aligned", "objective": "snis"}, "^pairing: for --objective weighted"),
     ],
 )
 def test_what_does_not_go_together_is_refused(name, changes, sentence, tmp_path):
@@ -265,6 +293,12 @@ def test_what_does_not_go_together_is_refused(name, changes, sentence, tmp_path)
     ("name", "changes", "sentence"),
     [
         ("lj13", {"num_reference": 50, "factor": 2.0}, "^num_reference: there are no draws"),
+        ("gb-rbm", {"chains": 8, "objective": "weighted"}, "^chains: for real coordinates alone"),
+        (
+            "three-modes",
+            {"pairing": "aligned", "objective": "weighted"},
+            "^pairing: a GaussianMixture has no",
+        ),
         ("funnel", {"dim": 1}, "^dim: "),
     ],
 )

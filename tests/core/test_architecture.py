@@ -42,7 +42,7 @@ ALLOWED = {
         "proposals",
     },
     "data": {"states"},
-    "mcmc": {"_pytree", "states"},
+    "mcmc": {"_pytree", "_precision", "states"},
     "metrics": {"_pytree", "states"},
     "targets": {"_pytree", "_precision", "_mean_free", "states", "multispin", "mcmc", "metrics"},
     "networks": {"_pytree", "_mean_free", "states"},

@@ -18,6 +18,7 @@ from egmjax.networks import (
     ProductHead,
     ResidualMLP,
     ScalarHead,
+    VectorNet,
     head_for,
 )
 from egmjax.paths import CondOT, GaussianPath, Linear, MaskedPath, tie_by_displacement, torus_points
@@ -45,9 +46,9 @@ def _scalar(process):
     return lambda: (ResidualMLP(space, (), width=8, depth=2), space, ())
 
 
-def _particles(process, shape=None, **kwargs):
+def _particles(process, shape=None, kind=ParticleNet, **kwargs):
     space, shape = process.path.space, process.prediction_shape() if shape is None else shape
-    return lambda: (ParticleNet(space, shape, 4, width=6, scale=1.5, **kwargs), space, shape)
+    return lambda: (kind(space, shape, 4, width=6, scale=1.5, **kwargs), space, shape)
 
 
 def _lattice(length, num_states=2, **kwargs):
@@ -106,6 +107,10 @@ NETWORKS = {
     "particles_without_messages": _particles(IN_SPACE, depth=0, num_radial=1),
     "particles_with_types": _particles(TYPED),
     "particles_scalar": _particles(TYPED, shape=()),
+    "vectors": _particles(IN_SPACE, kind=VectorNet),
+    "vectors_without_messages": _particles(IN_SPACE, kind=VectorNet, depth=0, num_radial=1),
+    "vectors_with_types": _particles(TYPED, kind=VectorNet),
+    "vectors_scalar": _particles(TYPED, shape=(), kind=VectorNet),
     "pair_energy": lambda: (PairEnergy(4), TORUS, ()),
     "lattice_shallow": _lattice(3, depth=1),
 }

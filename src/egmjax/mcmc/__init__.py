@@ -2,6 +2,7 @@
 
 from ._cluster import SwendsenWang, SwendsenWangInfo, SwendsenWangState, cluster_labels, swendsen_wang
 from ._gibbs import Gibbs, GibbsInfo, GibbsState, gibbs
+from ._hamiltonian import HamiltonianChain, hamiltonian_chain
 from ._mala_within_gibbs import (
     MalaWithinGibbs,
     MalaWithinGibbsInfo,
@@ -15,6 +16,7 @@ __all__ = [
     "Gibbs",
     "GibbsInfo",
     "GibbsState",
+    "HamiltonianChain",
     "MalaWithinGibbs",
     "MalaWithinGibbsInfo",
     "MalaWithinGibbsState",
@@ -27,6 +29,7 @@ __all__ = [
     "TemperingState",
     "cluster_labels",
     "gibbs",
+    "hamiltonian_chain",
     "mala_within_gibbs",
     "parallel_tempering",
     "refreshing_moves",

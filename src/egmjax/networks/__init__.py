@@ -18,7 +18,7 @@ from ._lattice import LatticeDense, LatticeNet
 from ._masked_mlp import MaskedMLP
 from ._mlp import ResidualMLP
 from ._order_agnostic import OrderAgnosticMLPs
-from ._particles import ParticleNet
+from ._particles import ParticleNet, VectorNet
 
 __all__ = [
     "ArrayHead",
@@ -38,6 +38,7 @@ __all__ = [
     "RestrictedBoltzmann",
     "ScalarHead",
     "SiteMLPs",
+    "VectorNet",
     "head_for",
     "state_features",
     "time_features",

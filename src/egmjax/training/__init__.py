@@ -2,7 +2,7 @@
 
 from ._buffer import BufferState, ReplayBuffer, replay_buffer
 from ._checkpoint import CheckpointError, Checkpoints, write_atomically
-from ._couplings import Coupling, independent_coupling, transport_coupling
+from ._couplings import Coupling, aligned_coupling, independent_coupling, transport_coupling
 from ._history import History
 from ._loop import FitResult, fit
 from ._objectives import (
@@ -19,7 +19,7 @@ from ._objectives import (
     weighted_objective,
 )
 from ._path_objectives import likelihood_objective, log_variance_objective
-from ._sources import Source, check_data, data_source, rollout_source
+from ._sources import Source, chain_source, check_data, data_source, rollout_source
 from ._times import TimeFn, log_times, logit_normal_times, stratified_times
 from ._trainer import Trainer, TrainState, geometric_temper, lay_out, linear_temper, make_trainer
 
@@ -40,6 +40,8 @@ __all__ = [
     "TimeFn",
     "TrainState",
     "Trainer",
+    "aligned_coupling",
+    "chain_source",
     "check_data",
     "data_source",
     "fit",

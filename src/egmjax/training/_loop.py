@@ -36,18 +36,19 @@ def fit(
     checkpoint_every: int = 20,
     metrics_file: Path | None = None,
     energies_per_iteration: int = 0,
+    energies_at_start: int = 0,
     on_metrics: Callable[[dict[str, float]], None] | None = None,
 ) -> FitResult:
     """Runs `trainer.step` until `state.iteration == num_iterations`; `state` is donated.
 
-    With `checkpoints`, saves every `checkpoint_every` iterations and at the end; an iteration is a
-    deterministic function of the state, so a run that is killed and resumed from its last checkpoint ends with
-    the very same parameters. `metrics_file` gets one JSON line an iteration; lines past the starting iteration,
-    left by a run that was cut off, are dropped first. Objectives take turns where `fit` goes on from the state of
-    another trainer, of the same parameters and optimiser. Of several processes one, `sharding.is_writer`, reads
-    and writes the file; all call this function, and `on_metrics` is called in each. Metrics returned stay in memory,
-    8 bytes a number: a hundred bytes an iteration.
-    Raises `ValueError` for `checkpoint_every < 1`.
+    With `checkpoints`, saves every `checkpoint_every` iterations and at the end; an iteration is a deterministic
+    function of the state, so a run that is killed and resumed from its last checkpoint ends with the very same
+    parameters. `metrics_file` gets one JSON line an iteration; lines past the starting iteration, left by a run that
+    was cut off, are dropped first. Objectives take turns where `fit` goes on from the state of another trainer, of the
+    same parameters and optimiser. Of several processes one, `sharding.is_writer`, reads and writes the file; all call
+    this function, and `on_metrics` is called in each. Rows count evaluations of the energy: `energies_at_start`, in the
+    very first iteration, and `energies_per_iteration`. Metrics returned stay in memory, 8 bytes a number: a hundred
+    bytes an iteration. Raises `ValueError` for `checkpoint_every < 1`.
     """
     if checkpoint_every < 1:
         raise ValueError(f"checkpoint_every: at least 1, got {checkpoint_every}")
@@ -56,7 +57,9 @@ def fit(
     first = int(state.iteration)
     history = _rewind(metrics_file, first)
     train_seconds = history[-1]["seconds"] if history else 0.0
-    energies = history[-1]["energy_evaluations"] if history else first * energies_per_iteration
+    energies = (
+        history[-1]["energy_evaluations"] if history else energies_at_start + first * energies_per_iteration
+    )
     if first >= num_iterations:
         return FitResult(state, history, 0.0, train_seconds)
 

@@ -1,6 +1,7 @@
 """Where the states `x_1` that a trainer learns from come from.
 
     rollout_source   the model's own samples: rolled out, weighed and kept in a replay buffer      (energies)
+    chain_source     states of Hamiltonian chains that go on beside the training                   (energies on R^d)
     data_source      rows of an array                                                              (data)
 
 A trainer knows no other difference between learning from an energy and learning from data.
@@ -16,8 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
+from .._precision import highest
 from ..estimators import PsiFn
-from ..mcmc import RefreshFn
+from ..mcmc import HamiltonianChain, RefreshFn
+from ..paths import GaussianPath
 from ..processes import Process, bind
 from ..sharding import check_divides, constrain
 from ..simulators import Rollout, Sampler
@@ -97,6 +100,68 @@ def rollout_source(
             return x1
         keys = jax.random.split(jax.random.fold_in(key, 1), num)
         return jax.vmap(lambda k, x: refresh(k, x, lambda y: log_density(y, temper)))(keys, x1)
+
+    return Source(init, renew, draw)
+
+
+def chain_source(
+    path: GaussianPath,
+    buffer: ReplayBuffer,
+    psi_fn: PsiFn,
+    chain: HamiltonianChain,
+    *,
+    num_chains: int = 256,
+    num_trajectories: int = 10,
+    mesh: Mesh | None = None,
+) -> Source:
+    """`num_chains` copies of `chain`, each `num_trajectories` further an iteration, kept in `buffer`.
+
+    For energies whose roll-outs weigh nothing until the model is good, e.g. of particles that must not overlap: the run
+    then learns from MCMC, and the weights of its samples certify it all the same. Chains start from the reference at
+    `t = 1` and go on from the newest states of the buffer, which is all they keep. Nothing is tempered.
+
+    `psi_fn` is that of the energy (`estimators.psi_from_energy`), `chain` one of its chains, e.g.
+    `mcmc.hamiltonian_chain(lambda x: -target.energy(x), step_size=0.02)`, and `buffer` draws uniformly,
+    `weighted=False`. Metrics: `acceptance` of the trajectories, to be well above a half, and the `mean_energy` of the
+    states. With a `mesh` chains are split over all devices and the buffer over the `states` axis. Cost:
+    `chain.num_advance` gradients a trajectory, and `chain.num_start` for each chain at first.
+
+    Raises `ValueError` for a count below one and chains that cannot be split evenly, and by `init` for more chains than
+    fit into the buffer and a capacity that cannot be split evenly.
+    """
+    for name, value in (("num_chains", num_chains), ("num_trajectories", num_trajectories)):
+        if value < 1:
+            raise ValueError(f"{name}: at least 1, got {value}")
+    check_divides(mesh, "num_chains", num_chains)
+
+    def init() -> BufferState:
+        state = buffer.init(path.sample_prior(jax.random.key(0)))
+        capacity = state.psi.shape[0]
+        if num_chains > capacity:
+            raise ValueError(f"num_chains: {num_chains} do not fit into a buffer of capacity {capacity}")
+        check_divides(mesh, "capacity", capacity)
+        return state
+
+    def start(key: jax.Array) -> jax.Array:
+        key_noise, key_start = jax.random.split(key)
+        noise = path.unstandardize(jax.random.normal(key_noise, path.shape), 1.0)
+        return chain.start(key_start, noise)
+
+    def renew(key: jax.Array, state: BufferState, params: Any, temper: jax.Array) -> tuple[Any, Metrics]:
+        keys = constrain(jax.random.split(key, num_chains), mesh)
+        newest = (state.position - num_chains + jnp.arange(num_chains)) % state.psi.shape[0]
+        begun = state.log_weight[newest[0]] > -jnp.inf
+        held = constrain(state.x[newest], mesh)
+        x = jax.lax.cond(begun, lambda: held, lambda: jax.vmap(start)(keys))
+        keys = jax.vmap(lambda k: jax.random.fold_in(k, 1))(keys)
+        x, acceptance = jax.vmap(lambda k, y: chain.advance(k, y, num_trajectories))(keys, constrain(x, mesh))
+        psi = jax.vmap(highest(lambda y: psi_fn(y, 1.0)))(x)
+        energy = -jnp.mean(psi + jax.vmap(lambda y: path.log_reference(y, 1.0))(x))
+        metrics = {"acceptance": jnp.mean(acceptance), "mean_energy": energy}
+        return buffer.add(state, Rollout(x, jnp.zeros(num_chains)), psi), metrics
+
+    def draw(key: jax.Array, state: BufferState, num: int, temper: jax.Array) -> Any:
+        return constrain(buffer.draw(key, state, num, temper), mesh)
 
     return Source(init, renew, draw)
 
