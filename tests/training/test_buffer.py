@@ -15,25 +15,27 @@ def example():
 
 def rollouts(labels, log_weight=None):
     """States that carry their label, so that draws can be told apart."""
-    labels = jnp.asarray(labels, dtype=jnp.int32)
-    x = (
-        jnp.stack([labels, -labels], axis=-1).astype(float),
-        jnp.broadcast_to(labels[:, None], (len(labels), 3)),
-    )
-    log_weight = jnp.zeros(len(labels)) if log_weight is None else jnp.asarray(log_weight, dtype=float)
-    return Rollout(x, log_weight)
+    labels = np.asarray(labels, dtype=np.int32)
+    x = np.stack([labels, -labels], axis=-1).astype(float), np.repeat(labels[:, None], 3, axis=1)
+    return Rollout(*jax.tree.map(jnp.asarray, (x, floats(labels, log_weight))))
+
+
+def floats(labels, values):
+    """Zeros unless given; by numpy, which has nothing to compile."""
+    return np.zeros(len(labels)) if values is None else np.asarray(values, dtype=float)
 
 
 def filled(buffer, labels, log_weight=None, psi=None):
-    psi = jnp.zeros(len(labels)) if psi is None else jnp.asarray(psi, dtype=float)
-    return buffer.add(buffer.init(example()), rollouts(labels, log_weight), psi)
+    psi = jnp.asarray(floats(labels, psi))
+    return jax.jit(buffer.add)(buffer.init(example()), rollouts(labels, log_weight), psi)
 
 
 def draw(buffer, state, num, temper=1.0, seed=0):
-    x, symbols = buffer.draw(jax.random.key(seed), state, num, jnp.asarray(temper))
-    labels = np.asarray(symbols[:, 0])
-    np.testing.assert_array_equal(np.asarray(x[:, 0]), labels)  # leaves stay together
-    np.testing.assert_array_equal(np.asarray(x[:, 1]), -labels)
+    compiled = jax.jit(buffer.draw, static_argnums=2)  # one program for all the seeds of a test
+    x, symbols = jax.tree.map(np.asarray, compiled(jax.random.key(seed), state, num, jnp.asarray(temper)))
+    labels = symbols[:, 0]
+    np.testing.assert_array_equal(x[:, 0], labels)  # leaves stay together
+    np.testing.assert_array_equal(x[:, 1], -labels)
     return labels
 
 
