@@ -3,10 +3,11 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 
-.PHONY: help demo test test-fast test-contracts test-accelerator lint format notebooks wheel bench clean
+.PHONY: help environment demo test test-fast test-contracts test-accelerator lint format notebooks wheel bench clean
 
 help:
 	@echo "make demo       train a sampler of the 5x5 Ising model from its energy; results in runs/demo"
+	@echo "make environment  what all others make first"
 	@echo "make test       all tests"
 	@echo "make test-fast  the tests that take seconds"
 	@echo "make test-contracts  what all that is registered is held to, and a command"
@@ -24,6 +25,8 @@ $(READY):
 	  && $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' \
 	  && rm -f $(VENV)/.ready-* && touch $@ \
 	  && echo "environment: downloaded and installed in $$(( $$(date +%s) - start )) s (not repeated)"
+
+environment: $(READY)
 
 demo: $(READY)
 	@start=$$(date +%s) && $(BIN)/python -m benchmarks.train ising --length 5 --beta 0.4 --seed 0 --out runs/demo \
