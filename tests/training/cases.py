@@ -10,14 +10,17 @@ import optax
 
 from egmjax import ebm
 from egmjax.estimators import psi_from_energy
-from egmjax.networks import LatticeNet, ResidualMLP
+from egmjax.mcmc import hamiltonian_chain
+from egmjax.networks import LatticeNet, ResidualMLP, VectorNet
 from egmjax.paths import Linear, MaskedPath, stationary_path
 from egmjax.processes import FlowProcess, MaskedProcess, ProductProcess
 from egmjax.proposals import defensive_mixture, reference_posterior
 from egmjax.simulators import first_hitting_sampler, grid_sampler, time_grid
 from egmjax.states import Real
-from egmjax.targets import GaussianBernoulliRBM, GaussianMixture, Ising
+from egmjax.targets import DW4, GaussianBernoulliRBM, GaussianMixture, Ising
 from egmjax.training import (
+    aligned_coupling,
+    chain_source,
     data_source,
     linear_temper,
     make_trainer,
@@ -138,6 +141,32 @@ def make(
         return trainer.init(key_train, params)
 
     return Case(trainer, init, process, sampler, psi_fn, network.apply)
+
+
+def make_cluster(mesh=None, num_chains=32):
+    """Particles that learn from chains of their energy, along noise aligned with them."""
+    target, process = DW4(), FlowProcess(stationary_path((6,), scale=2.1))
+    psi_fn = psi_from_energy(target.energy, process.path)
+    network = VectorNet(process.path.space, (6,), 4, width=8, depth=1, scale=2.1, num_radial=8)
+    source = chain_source(
+        process.path,
+        replay_buffer(2 * num_chains, weighted=False),
+        psi_fn,
+        hamiltonian_chain(lambda x: -target.energy(x), step_size=0.1, num_leapfrog=4),
+        num_chains=num_chains,
+        num_trajectories=2,
+        mesh=mesh,
+    )
+    objective = weighted_objective(process, network.apply, coupling=aligned_coupling(process.path, 4))
+    trainer = make_trainer(
+        source, objective, optax.adam(2e-3), batch_size=16, updates_per_iteration=2, mesh=mesh
+    )
+
+    def init():
+        params = network.init(jax.random.key(1), jnp.ones(6), jnp.zeros(()))
+        return trainer.init(jax.random.key(0), params)
+
+    return trainer, init
 
 
 def make_likelihood(mesh=None):

@@ -16,7 +16,7 @@ import pytest
 
 from egmjax.sharding import state_mesh
 from egmjax.training import Checkpoints, replay_buffer, rollout_source
-from tests.training.cases import as_data, make, make_likelihood, small
+from tests.training.cases import as_data, make, make_cluster, make_likelihood, small
 
 ROOT = Path(__file__).parents[2]
 CONFIGURATION = {"case": "sharded"}
@@ -190,6 +190,38 @@ def test_chains_of_maximum_likelihood_on_two_devices(tmp_path):
     assert len(np.unique(losses)) == 12
 
 
+CLUSTER_ON_TWO_DEVICES = (
+    TOOLS
+    + """
+from tests.training.cases import make_cluster
+folder = Path(sys.argv[1])
+trainer, init = make_cluster(mesh=state_mesh())
+step = jax.jit(trainer.step).lower(init()).compile()
+state, losses = run(step, init(), 4)
+for tree, spec in ((state.buffer.x, ("states",)), (state.params, ())):
+    for a in jax.tree.leaves(tree):
+        assert len(a.sharding.device_set) == 2 and tuple(a.sharding.spec) == spec, a.sharding
+Checkpoints(folder / "checkpoints", {"case": "sharded"}).save(4, state)
+save(folder / "states.npz", state)
+np.save(folder / "losses.npy", losses + run(step, state, 2)[1])
+"""
+)
+
+
+def test_chains_of_the_energy_on_two_devices(tmp_path):
+    """The same chains, whose states noise is aligned with on the host, and the state of two devices on one."""
+    other = start(CLUSTER_ON_TWO_DEVICES, tmp_path, devices=2)
+    trainer, init = make_cluster()
+    step = jax.jit(trainer.step)
+    losses = losses_of(step, init(), 4)
+    finish(other)
+    state = Checkpoints(tmp_path / "checkpoints", CONFIGURATION).restore(init())
+    assert_same_arrays(tmp_path / "states.npz", state)
+    losses += losses_of(step, state, 2)
+    assert_same_losses(tmp_path / "losses.npy", losses)
+    assert len(np.unique(losses)) == 12
+
+
 TWO_PROCESSES = (
     TOOLS
     + """
@@ -314,3 +346,5 @@ def test_counts_that_cannot_be_split_are_refused():
         source.init()
     with pytest.raises(ValueError, match=r"^batch_size: a multiple of the number of devices, 3, got 16"):
         make_likelihood(mesh=Devices())
+    with pytest.raises(ValueError, match=r"^num_chains: a multiple of the number of devices, 3, got 32"):
+        make_cluster(mesh=Devices())
