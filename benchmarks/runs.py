@@ -30,6 +30,7 @@ from .setups import Setup, build_from_energy
 
 CHUNK = 1_000  # roll-outs at a time: memory stays flat, and one compiled program serves every count
 CHUNK_NUMBERS = 2**22  # of larger states, fewer
+LAYER = 16  # numbers of a network for each number of a state, at the least
 RollOut = Callable[[Any, jax.Array], tuple[Any, jax.Array | None]]
 
 
@@ -84,10 +85,21 @@ def checkpoints(folder: Path, name: str, options: RunOptions) -> Checkpoints:
     return Checkpoints(folder / "checkpoints", configuration(name, options))
 
 
-def chunk_of(space: Any) -> int:
-    """`CHUNK`, or as many states as have `CHUNK_NUMBERS` numbers, then a power of two, which devices can share."""
+def chunk_of(space: Any, with_jacobian: bool = False) -> int:
+    """`CHUNK`, or as many states as have `CHUNK_NUMBERS` numbers, then a power of two, which devices can share.
+
+    With a Jacobian a state has as many derivatives of a network, of some layers.
+    """
     numbers = sum(leaf.size for leaf in jax.tree.leaves(example_state(space)))
+    if with_jacobian:
+        numbers *= LAYER * numbers
     return CHUNK if CHUNK * numbers <= CHUNK_NUMBERS else 2 ** int(np.log2(max(1, CHUNK_NUMBERS // numbers)))
+
+
+def _chunk(setup: Setup) -> int:
+    """`chunk_of` the states that are rolled out."""
+    processes = getattr(setup.process, "processes", (setup.process,))
+    return chunk_of(setup.sampled.space, any(process.is_deterministic for process in processes))
 
 
 def compile_roll_out(setup: Setup, chunk_size: int | None = None) -> RollOut:
@@ -95,7 +107,7 @@ def compile_roll_out(setup: Setup, chunk_size: int | None = None) -> RollOut:
 
     `None` is `chunk_of` the states that are rolled out; which samples are drawn depends on it.
     """
-    num = chunk_of(setup.sampled.space) if chunk_size is None else chunk_size
+    num = _chunk(setup) if chunk_size is None else chunk_size
 
     @jax.jit
     def roll_out(params: Any, key: jax.Array) -> tuple[Any, jax.Array | None]:
@@ -144,7 +156,7 @@ def weigh(setup: Setup, params: Any, key: jax.Array, x1: Any) -> np.ndarray:
 
     x1 = setup.split(x1)
     keys = jax.random.split(key, num)
-    size = min(chunk_of(setup.sampled.space), num)
+    size = min(_chunk(setup), num)
     parts = []
     for start in range(0, num, size):
         # the last chunk reaches back, so that every call has the same shape

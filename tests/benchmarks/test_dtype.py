@@ -84,3 +84,4 @@ def test_roll_outs_at_a_time_go_with_the_size_of_a_state():
     sizes = {sites: chunk_of(Categorical(sites, 2)) for sites in (9, 4096, 10_000, 10**7)}
     assert sizes == {9: 1000, 4096: 1000, 10_000: 256, 10**7: 1}
     assert chunk_of((Real((5_000,)), Categorical(5_000, 3))) == 256
+    assert [chunk_of(Real((dim,)), with_jacobian=True) for dim in (16, 36)] == [CHUNK, 128]
