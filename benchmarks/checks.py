@@ -97,7 +97,7 @@ def _check_ranges(options: RunOptions) -> None:
     require(("min_ess_fraction",), lambda value: 0 <= value < 1, "a fraction in [0, 1)")
     require(("power",), lambda value: 1 <= value < math.inf, "at least 1 and finite")
     require(("weight_decay",), lambda value: 0 <= value < math.inf, "at least 0 and finite")
-    require(("refresh", "radius", "chains"), lambda value: value >= 0, "at least 0")
+    require(("refresh", "radius", "num_chains"), lambda value: value >= 0, "at least 0")
 
 
 def _check_process(options: RunOptions) -> None:
@@ -188,14 +188,14 @@ def _check_reference(options: Options) -> None:
 def _check_chains(options: Options) -> None:
     """Chains to learn from, and noise that is paired with what is learned from."""
     learns_once = options.objective == "weighted" and options.mix is None
-    if options.chains:
+    if options.num_chains:
         if not learns_once:
             raise ValueError(
-                "chains: their states have no weights, and --objective weighted alone learns from them"
+                "num_chains: their states have no weights, and --objective weighted alone learns from them"
             )
         for name in ("num_reference", "refresh"):
             if getattr(options, name):
-                raise ValueError(f"{name}: or --chains, one of both")
+                raise ValueError(f"{name}: or --num-chains, one of both")
     if getattr(options, "pairing", "independent") == "aligned":
         if getattr(options, "process", "") != "flow":
             raise ValueError("pairing: for --process flow, the others need noise that is independent")

@@ -91,7 +91,7 @@ class Options(ObjectiveOptions, RunOptions):
     num_reference: int = 0
     """Learn from that many draws of the target in place of own samples, where it can be sampled: above 0 the run learns
     from data, and its weights certify it all the same (weighted and likelihood only)."""
-    chains: int = 0
+    num_chains: int = 0
     """Learn from that many Hamiltonian chains of the energy, which go on beside the training, in place of own samples:
     above 0 the run learns from MCMC, and its weights certify it all the same (real coordinates, weighted only)."""
     chain_step: float = 0.02
@@ -265,7 +265,7 @@ def _of_chains(options: RunOptions) -> dict[str, Any]:
     changes: dict[str, Any] = {}
     learns_once = options.objective == "weighted" and options.mix is None
     if not learns_once or options.num_reference or options.refresh:
-        changes |= {"chains": 0}
+        changes |= {"num_chains": 0}
     if not learns_once or options.process != "flow":
         changes |= {"pairing": "independent"}
     return changes
@@ -465,7 +465,7 @@ class Lj13Options(FlowOptions):
     """1 counts every pair twice, as EGM, iDEM and ASBS do, 1/2 once."""
     network: Literal["mlp", "coordinates", "particles", "vectors"] = "vectors"
     objective: ObjectiveName = "weighted"
-    chains: int = 256  # particles overlap in samples of a poor model, so these weigh nothing
+    num_chains: int = 256  # particles overlap in samples of a poor model, so these weigh nothing
     pairing: Literal["independent", "aligned"] = "aligned"
     iterations: int = 200
     updates_per_iteration: int = 80

@@ -173,7 +173,7 @@ def table(report: dict[str, Any]) -> str:
         f"{report['target']}: {report['num_samples']} samples"
         + (", learned from the energy and from MCMC" if report["config"].get("refresh") else "")
         + (f", learned from {n} draws of the target" if (n := report["config"].get("num_reference")) else "")
-        + (f", learned from {n} chains of the energy" if (n := report["config"].get("chains")) else ""),
+        + (f", learned from {n} chains of the energy" if (n := report["config"].get("num_chains")) else ""),
         f"  {'metric':<24}{'raw':>12}{'weighted':>12}{'floor':>12}",
     ]
     for name, entry in report["metrics"].items():

@@ -233,7 +233,7 @@ def build_from_energy(name: str, options: Options) -> Setup:
 
     each = 1 if rest is None else rest.num_energies
     first, *others = (phase(weights, until) for weights, until in objectives_in_turn(options))
-    at_start = 0 if chain is None else options.chains * chain.num_start * each
+    at_start = 0 if chain is None else options.num_chains * chain.num_start * each
     phases = (first._replace(energies_at_start=at_start), *others)
     per_sample = each * (1 + _gradients_of_a_rollout(options, process, sampler))
     init, generator, noised_energy_fn = networks
@@ -302,10 +302,10 @@ def _coupling(options: Options, target: Target, process: Process) -> Coupling | 
 
 def _chain(options: Options, target: Target) -> HamiltonianChain | None:
     """What is learned from in place of own samples, if anything."""
-    if not options.chains:
+    if not options.num_chains:
         return None
     if not isinstance(target.space, Real):
-        raise ValueError(f"chains: for real coordinates alone, and the target is on {target.space}")
+        raise ValueError(f"num_chains: for real coordinates alone, and the target is on {target.space}")
     return hamiltonian_chain(lambda x: -target.energy(x), step_size=options.chain_step)
 
 
@@ -316,10 +316,10 @@ def _chain_source(
     assert isinstance(process.path, GaussianPath)
     return chain_source(
         process.path,
-        replay_buffer(options.buffer_rollouts * options.chains, weighted=False),
+        replay_buffer(options.buffer_rollouts * options.num_chains, weighted=False),
         psi_fn,
         chain,
-        num_chains=options.chains,
+        num_chains=options.num_chains,
         num_trajectories=TRAJECTORIES,
         mesh=mesh,
     )
@@ -335,7 +335,7 @@ def _make_trainer(options: Options, source: Source, objective: Objective, mesh: 
         updates_per_iteration=options.updates_per_iteration,
         ema_decay=options.ema_decay,
         temper_fn=ramp(
-            1.0 if options.num_reference or options.chains else options.temper_start,
+            1.0 if options.num_reference or options.num_chains else options.temper_start,
             round(options.temper_fraction * options.iterations),
         ),
         mesh=mesh,
@@ -364,7 +364,7 @@ def _energies_of_an_iteration(
         for_rollout += gradients
         for_each += 1
     if chain is not None:
-        renewed = options.chains * (1 + TRAJECTORIES * chain.num_advance)
+        renewed = options.num_chains * (1 + TRAJECTORIES * chain.num_advance)
     else:
         renewed = 0 if options.num_reference else options.num_rollouts * (1 + for_rollout)
     return renewed + options.updates_per_iteration * options.batch_size * for_each

@@ -76,8 +76,8 @@ def variants():
     yield "funnel", {"integrate_gaussian": True, "network": "coordinates"}
     yield "funnel", {"dim": 3, "num_reference": 50, "objective": "weighted"}
     yield "lj13", {"factor": 0.5, "refresh": 2}
-    yield "dw4", {"chains": 8, "pairing": "aligned"}
-    yield "three-modes", {"objective": "weighted", "chains": 8}
+    yield "dw4", {"num_chains": 8, "pairing": "aligned"}
+    yield "three-modes", {"objective": "weighted", "num_chains": 8}
     yield "three-peaks", {"process": "jump", "bins": 6}
     yield "three-modes", {"stepper": "euler"}
 
@@ -153,7 +153,7 @@ def test_recipe_composes(name, changes, tmp_path):
         ("three-modes", {"refresh": 2, "objective": "weighted"}),
         ("three-modes", {**PEAKED, "num_steps": 8}),
         ("funnel", {"dim": 3, "num_reference": 200, "objective": "weighted"}),
-        ("three-modes", {"chains": 16, "chain_step": 0.1, "objective": "weighted"}),
+        ("three-modes", {"num_chains": 16, "chain_step": 0.1, "objective": "weighted"}),
     ],
     ids=str,
 )
@@ -262,7 +262,7 @@ def test_gradients_are_counted(tmp_path):
 
 def test_gradients_of_chains_are_counted(tmp_path):
     """Two iterations of ten trajectories of 25 steps, and a start of 200 steps up and a hundred trajectories."""
-    options = {"objective": "weighted", "chains": 8, "iterations": 2}
+    options = {"objective": "weighted", "num_chains": 8, "iterations": 2}
     setup = build("three-modes", tiny("three-modes", options, tmp_path))
     assert setup.training_energies == 8 * (200 + 100 * 26 + 2 * (1 + 10 * 26))
 
@@ -274,12 +274,12 @@ def test_gradients_of_chains_are_counted(tmp_path):
         ("dw4", {"num_reference": 50, "objective": "snis"}, "^num_reference: weighted and"),
         ("dw4", {"num_reference": 50, "refresh": 1}, "^num_reference: or --refresh"),
         ("dw4", {"process": "jump"}, "^network: "),
-        ("dw4", {"chains": -1}, "^chains: at least 0"),
-        ("dw4", {"chains": 8, "chain_step": 0.0}, "^chain_step: "),
-        ("dw4", {"chains": 8, "objective": "snis"}, "^chains: their states have no weights"),
-        ("dw4", {"chains": 8, "mix": "log-variance"}, "^chains: their states have no weights"),
-        ("dw4", {"chains": 8, "num_reference": 50}, "^num_reference: or --chains"),
-        ("dw4", {"chains": 8, "refresh": 1}, "^refresh: or --chains"),
+        ("dw4", {"num_chains": -1}, "^num_chains: at least 0"),
+        ("dw4", {"num_chains": 8, "chain_step": 0.0}, "^chain_step: "),
+        ("dw4", {"num_chains": 8, "objective": "snis"}, "^num_chains: their states have no weights"),
+        ("dw4", {"num_chains": 8, "mix": "log-variance"}, "^num_chains: their states have no weights"),
+        ("dw4", {"num_chains": 8, "num_reference": 50}, "^num_reference: or --num-chains"),
+        ("dw4", {"num_chains": 8, "refresh": 1}, "^refresh: or --num-chains"),
         ("dw4", {"pairing": "aligned", "process": "diffusion"}, "^pairing: for --process flow"),
         ("dw4", {"pairing": "aligned", "objective": "snis"}, "^pairing: for --objective weighted"),
     ],
@@ -293,7 +293,7 @@ def test_what_does_not_go_together_is_refused(name, changes, sentence, tmp_path)
     ("name", "changes", "sentence"),
     [
         ("lj13", {"num_reference": 50, "factor": 2.0}, "^num_reference: there are no draws"),
-        ("gb-rbm", {"chains": 8, "objective": "weighted"}, "^chains: for real coordinates alone"),
+        ("gb-rbm", {"num_chains": 8, "objective": "weighted"}, "^num_chains: for real coordinates alone"),
         (
             "three-modes",
             {"pairing": "aligned", "objective": "weighted"},
