@@ -74,7 +74,7 @@ def make_networks(options: Options, target: Target, process: Process) -> Network
     use_time, dtype = needs_time(process), dtype_of(options)
     scale = options.scale if isinstance(options, RealOptions) else 1.0
     common: dict[str, Any] = {"width": options.width, "depth": options.depth, "scale": scale, "dtype": dtype}
-    output = process.prediction_shape()
+    output, kind = process.prediction_shape(), getattr(options, "network", "mlp")
     if isinstance(options, LatticeOptions) and not isinstance(options, SpinGlassOptions):
         assert isinstance(target.space, Categorical)
         generator = LatticeNet(
@@ -87,14 +87,14 @@ def make_networks(options: Options, target: Target, process: Process) -> Network
             use_time=use_time,
             dtype=dtype,
         )
-    elif getattr(options, "network", "mlp") == "coordinates":
+    elif kind == "coordinates":
         if not isinstance(target.space, Real):
             raise ValueError(f"network: coordinates are for a Real space, and {target.space} is none")
         generator = CoordinateMLP(target.space, output, **common)
-    elif getattr(options, "network", "mlp") in ("particles", "vectors"):
+    elif kind in ("particles", "vectors"):
         if target.num_particles is None:
             raise ValueError(f"network: a {type(target).__name__} has no particles")
-        of_particles = VectorNet if getattr(options, "network", "mlp") == "vectors" else ParticleNet
+        of_particles = VectorNet if kind == "vectors" else ParticleNet
         generator = of_particles(target.space, output, target.num_particles, **common)
     else:
         generator = ResidualMLP(target.space, output, use_time=use_time, **common)

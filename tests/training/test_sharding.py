@@ -175,19 +175,23 @@ np.save(folder / "losses.npy", losses + run(step, state, 2)[1])
 )
 
 
-def test_chains_of_maximum_likelihood_on_two_devices(tmp_path):
-    """As above: data and chains stay where they are, and the state of two devices goes on with one."""
-    pytest.importorskip("distrax")
-    other = start(CHAINS_ON_TWO_DEVICES, tmp_path, devices=2)
-    trainer, init = make_likelihood()
+def assert_two_devices_are_one(script, folder, trainer, init):
+    """Losses of four iterations there and here, and of two more from the state of two devices, bit for bit, on one."""
+    other = start(script, folder, devices=2)
     step = jax.jit(trainer.step)
     losses = losses_of(step, init(), 4)
     finish(other)
-    state = Checkpoints(tmp_path / "checkpoints", CONFIGURATION).restore(init())
-    assert_same_arrays(tmp_path / "states.npz", state)
+    state = Checkpoints(folder / "checkpoints", CONFIGURATION).restore(init())
+    assert_same_arrays(folder / "states.npz", state)
     losses += losses_of(step, state, 2)
-    assert_same_losses(tmp_path / "losses.npy", losses)
+    assert_same_losses(folder / "losses.npy", losses)
     assert len(np.unique(losses)) == 12
+
+
+def test_chains_of_maximum_likelihood_on_two_devices(tmp_path):
+    """As above: data and chains stay where they are, and the state of two devices goes on with one."""
+    pytest.importorskip("distrax")
+    assert_two_devices_are_one(CHAINS_ON_TWO_DEVICES, tmp_path, *make_likelihood())
 
 
 CLUSTER_ON_TWO_DEVICES = (
@@ -210,16 +214,7 @@ np.save(folder / "losses.npy", losses + run(step, state, 2)[1])
 
 def test_chains_of_the_energy_on_two_devices(tmp_path):
     """The same chains, whose states noise is aligned with on the host, and the state of two devices on one."""
-    other = start(CLUSTER_ON_TWO_DEVICES, tmp_path, devices=2)
-    trainer, init = make_cluster()
-    step = jax.jit(trainer.step)
-    losses = losses_of(step, init(), 4)
-    finish(other)
-    state = Checkpoints(tmp_path / "checkpoints", CONFIGURATION).restore(init())
-    assert_same_arrays(tmp_path / "states.npz", state)
-    losses += losses_of(step, state, 2)
-    assert_same_losses(tmp_path / "losses.npy", losses)
-    assert len(np.unique(losses)) == 12
+    assert_two_devices_are_one(CLUSTER_ON_TWO_DEVICES, tmp_path, *make_cluster())
 
 
 TWO_PROCESSES = (

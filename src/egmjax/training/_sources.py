@@ -20,7 +20,7 @@ from jax.sharding import Mesh, PartitionSpec
 from .._precision import highest
 from ..estimators import PsiFn
 from ..mcmc import HamiltonianChain, RefreshFn
-from ..paths import GaussianPath
+from ..paths import GaussianPath, Path
 from ..processes import Process, bind
 from ..sharding import check_divides, constrain
 from ..simulators import Rollout, Sampler
@@ -69,9 +69,7 @@ def rollout_source(
     path = process.path
 
     def init() -> BufferState:
-        state = buffer.init(path.sample_prior(jax.random.key(0)))
-        check_divides(mesh, "capacity", state.psi.shape[0])
-        return state
+        return _empty(buffer, path, mesh)
 
     def log_density(x: Any, temper: jax.Array) -> jax.Array:
         with jax.default_matmul_precision("highest"):
@@ -135,11 +133,10 @@ def chain_source(
     check_divides(mesh, "num_chains", num_chains)
 
     def init() -> BufferState:
-        state = buffer.init(path.sample_prior(jax.random.key(0)))
+        state = _empty(buffer, path, mesh)
         capacity = state.psi.shape[0]
         if num_chains > capacity:
             raise ValueError(f"num_chains: {num_chains} do not fit into a buffer of capacity {capacity}")
-        check_divides(mesh, "capacity", capacity)
         return state
 
     def start(key: jax.Array) -> jax.Array:
@@ -164,6 +161,13 @@ def chain_source(
         return constrain(buffer.draw(key, state, num, temper), mesh)
 
     return Source(init, renew, draw)
+
+
+def _empty(buffer: ReplayBuffer, path: Path, mesh: Mesh | None) -> BufferState:
+    """The buffer for states of the path, before any."""
+    state = buffer.init(path.sample_prior(jax.random.key(0)))
+    check_divides(mesh, "capacity", state.psi.shape[0])
+    return state
 
 
 def data_source(x: Any, space: Space) -> Source:
