@@ -55,8 +55,10 @@ class RunOptions(DeviceOptions, FolderOptions):
     """Gradient steps for each iteration."""
     batch_size: int = 512
     """States in a gradient step."""
+    optimizer: Literal["adam", "muon"] = "adam"
+    """muon: matrices move along orthogonalized momentum, as far as Adam would move them, all else by Adam."""
     learning_rate: float = 2e-3
-    """Adam's initial rate; decays along a cosine to 2 percent."""
+    """The optimizer's initial rate; decays along a cosine to 2 percent."""
     clip_norm: float = 1.0
     """Gradients are scaled down to this global norm."""
     ema_decay: float = 0.99
@@ -471,6 +473,7 @@ class Lj13Options(FlowOptions):
     updates_per_iteration: int = 80
     buffer_rollouts: int = 200  # all that chains have seen
     batch_size: int = 128
+    optimizer: Literal["adam", "muon"] = "muon"
     learning_rate: float = 6e-3
     ema_decay: float = 0.998
     width: int = 64

@@ -24,6 +24,8 @@ Kernel = Literal["bridge", "reverse"]
 class PublishedMLP(nn.Module):
     """Symbols embedded, times by sines; linear, GELU, two linear layers, two GELUs, linear."""
 
+    frequencies: torch.Tensor
+
     def __init__(self, sites: int, embedding: int, width: int, outputs: int) -> None:
         super().__init__()
         self.embedding = nn.Embedding(3, embedding)

@@ -1,5 +1,7 @@
 """Every target with every process and objective it allows: traced, and a few of them run."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ from scipy.spatial.distance import pdist
 from scipy.special import expit
 
 from benchmarks import options as options_module
-from benchmarks import train
+from benchmarks import setups, train
 from benchmarks.checks import check
 from benchmarks.options import (
     TARGETS,
@@ -80,6 +82,26 @@ def variants():
     yield "three-modes", {"objective": "weighted", "num_chains": 8}
     yield "three-peaks", {"process": "jump", "bins": 6}
     yield "three-modes", {"stepper": "euler"}
+
+
+def test_muon_takes_steps_of_the_size_of_adams(tmp_path):
+    """Matrices by all their singular vectors alike, at a root mean square of .2 rates; the rest as Adam does."""
+    words = ["three-modes", "--out", str(tmp_path / "run"), "--clip-norm", "1000"]
+    rules = {n: setups.make_optimizer(train.parse([*words, "--optimizer", n])[1]) for n in ("adam", "muon")}
+    rng = np.random.default_rng(0)
+    params = {"kernel": np.zeros((8, 16), np.float32), "bias": np.zeros(16, np.float32)}
+    gradient = jax.tree.map(lambda a: rng.normal(size=a.shape).astype(np.float32), params)
+    moved = {n: rule.update(gradient, rule.init(params), params)[0] for n, rule in rules.items()}
+    rate = train.parse(words)[1].learning_rate
+    np.testing.assert_allclose(np.abs(moved["adam"]["bias"]), rate, rtol=1e-3)
+    ratio = moved["muon"]["bias"] / moved["adam"]["bias"]  # Nesterov's momentum in the one and not in the other
+    assert np.ptp(ratio) < 1e-3
+    assert 0.5 < ratio[0] < 2.0
+    values = np.linalg.svd(moved["muon"]["kernel"], compute_uv=False)
+    assert values.max() < 1.3 * 0.2 * rate * math.sqrt(16)
+    assert values.min() > 0.5 * values.max()
+    assert np.vdot(moved["muon"]["kernel"], gradient["kernel"]) < 0
+    assert np.ptp(np.linalg.svd(gradient["kernel"], compute_uv=False)) > 2.0
 
 
 def test_defaults_go_with_the_order(tmp_path):

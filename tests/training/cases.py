@@ -159,7 +159,7 @@ def make_cluster(mesh=None, num_chains=32):
     )
     objective = weighted_objective(process, network.apply, coupling=aligned_coupling(process.path, 4))
     trainer = make_trainer(
-        source, objective, optax.adam(2e-3), batch_size=16, updates_per_iteration=2, mesh=mesh
+        source, objective, optax.contrib.muon(2e-3), batch_size=16, updates_per_iteration=2, mesh=mesh
     )
 
     def init():
