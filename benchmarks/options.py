@@ -261,7 +261,8 @@ def recipe(options: RunOptions) -> dict[str, Any]:
 
 
 def _of_chains(options: RunOptions) -> dict[str, Any]:
-    """States of chains have no weights, and paired noise is for flows: whoever asks for something else has neither."""
+    """States of chains have no weights, paired noise is for flows, and straight lines have one pace: whoever asks for
+    something else has none of them."""
     if not isinstance(options, Lj13Options):
         return {}
     changes: dict[str, Any] = {}
@@ -270,6 +271,8 @@ def _of_chains(options: RunOptions) -> dict[str, Any]:
         changes |= {"num_chains": 0}
     if not learns_once or options.process != "flow":
         changes |= {"pairing": "independent"}
+    if options.power != 1:
+        changes |= {"schedule": "trigonometric"}
     return changes
 
 
@@ -350,8 +353,11 @@ class RealOptions:
     (diffusions only)."""
     scale: float = 5.0
     """Standard deviation of the Gaussian reference: about the size of the target, in its own units."""
+    schedule: Literal["trigonometric", "straight"] = "trigonometric"
+    """How data take the place of noise. trigonometric: a reference of the target's size stays as it is. straight:
+    along straight lines at a constant pace."""
     power: float = 1.0
-    """Above 1, more of the time is spent near the data: for modes much narrower than scale."""
+    """Above 1, more of the time is spent near the data: for modes much narrower than scale (trigonometric only)."""
     num_steps: int | None = None
     """Steps of the sampler from t=0 to t=1; None is 40 for a flow, 20 where there are jumps, 100 with noise."""
     stepper: Literal["heun", "euler"] = "heun"
@@ -478,6 +484,7 @@ class Lj13Options(FlowOptions):
     ema_decay: float = 0.998
     width: int = 64
     depth: int = 3
+    schedule: Literal["trigonometric", "straight"] = "straight"
     scale: float = 0.7
     num_steps: int | None = 20
     num_samples: int = 2_000  # a sixth of a second each, for 36 derivatives of the network at 40 places

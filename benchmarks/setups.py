@@ -17,6 +17,7 @@ from egmjax.ebm import move_contrastive_objective
 from egmjax.estimators import PsiFn, psi_from_energy
 from egmjax.mcmc import HamiltonianChain, hamiltonian_chain, refreshing_moves
 from egmjax.paths import (
+    CondOT,
     GaussianPath,
     Linear,
     MaskedPath,
@@ -517,7 +518,7 @@ def make_process(options: RunOptions, space: Space, rank: np.ndarray | None = No
     match space:
         case Real(shape):
             assert isinstance(options, RealOptions)
-            return _real_process(options, stationary_path(shape, scale=options.scale, power=options.power))
+            return _real_process(options, _real_path(options, shape))
         case Categorical(sites, num_states):
             # mixed spaces have an option for either kind of component
             kind = getattr(options, "symbols", None) or getattr(options, "process")  # noqa: B009
@@ -528,6 +529,12 @@ def make_process(options: RunOptions, space: Space, rank: np.ndarray | None = No
             return MaskedProcess(MaskedPath(schedule, sites=sites, num_states=num_states), weighting)
     assert isinstance(space, tuple)
     return ProductProcess(tuple(make_process(options, part) for part in space))
+
+
+def _real_path(options: RealOptions, shape: tuple[int, ...]) -> GaussianPath:
+    if options.schedule == "straight":
+        return GaussianPath(CondOT(options.scale), scale=options.scale, shape=shape)
+    return stationary_path(shape, scale=options.scale, power=options.power)
 
 
 def _real_process(options: RealOptions, path: GaussianPath) -> Process:

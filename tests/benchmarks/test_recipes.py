@@ -82,6 +82,8 @@ def variants():
     yield "three-modes", {"objective": "weighted", "num_chains": 8}
     yield "three-peaks", {"process": "jump", "bins": 6}
     yield "three-modes", {"stepper": "euler"}
+    yield "three-modes", {"schedule": "straight", "process": "diffusion", "optimizer": "muon"}
+    yield "gb-rbm", {"schedule": "straight", "objective": "bootstrap"}
 
 
 def test_muon_takes_steps_of_the_size_of_adams(tmp_path):
@@ -94,7 +96,9 @@ def test_muon_takes_steps_of_the_size_of_adams(tmp_path):
     moved = {n: rule.update(gradient, rule.init(params), params)[0] for n, rule in rules.items()}
     rate = train.parse(words)[1].learning_rate
     np.testing.assert_allclose(np.abs(moved["adam"]["bias"]), rate, rtol=1e-3)
-    ratio = moved["muon"]["bias"] / moved["adam"]["bias"]  # Nesterov's momentum in the one and not in the other
+    ratio = (
+        moved["muon"]["bias"] / moved["adam"]["bias"]
+    )  # Nesterov's momentum in the one and not in the other
     assert np.ptp(ratio) < 1e-3
     assert 0.5 < ratio[0] < 2.0
     values = np.linalg.svd(moved["muon"]["kernel"], compute_uv=False)
@@ -296,6 +300,7 @@ def test_gradients_of_chains_are_counted(tmp_path):
         ("dw4", {"num_reference": 50, "objective": "snis"}, "^num_reference: weighted and"),
         ("dw4", {"num_reference": 50, "refresh": 1}, "^num_reference: or --refresh"),
         ("dw4", {"process": "jump"}, "^network: "),
+        ("gmm40", {"schedule": "straight"}, "^power: straight lines"),
         ("dw4", {"num_chains": -1}, "^num_chains: at least 0"),
         ("dw4", {"num_chains": 8, "chain_step": 0.0}, "^chain_step: "),
         ("dw4", {"num_chains": 8, "objective": "snis"}, "^num_chains: their states have no weights"),
