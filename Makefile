@@ -22,7 +22,7 @@ help:
 $(READY):
 	@$(PYTHON) -c 'import sys; sys.exit("egmjax needs Python 3.11 or newer, found " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	@start=$$(date +%s) && $(PYTHON) -m venv $(VENV) \
-	  && $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' \
+	  && $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[dev]' \
 	  && rm -f $(VENV)/.ready-* && touch $@ \
 	  && echo "environment: downloaded and installed in $$(( $$(date +%s) - start )) s (not repeated)"
 

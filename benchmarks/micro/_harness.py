@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import re
 import statistics
 import subprocess
@@ -83,6 +84,16 @@ def check_repeats(repeats: int) -> None:
     """Raises `ValueError` for too few rounds to have a spread."""
     if repeats < MIN_REPEATS:
         raise ValueError(f"repeats: at least {MIN_REPEATS}, got {repeats}")
+
+
+def rerun_with_devices(name: str, num_devices: int, args: Sequence[str]) -> None:
+    """With fewer devices, ends this process with what `benchmarks.micro.NAME` does on so many fake ones."""
+    if jax.device_count() >= num_devices:
+        return
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={num_devices}"
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-m", f"benchmarks.micro.{name}", *args]
+    raise SystemExit(subprocess.run(command, env=environment, check=False).returncode)
 
 
 def time_side_by_side(cases: Mapping[str, Case], repeats: int = 15) -> dict[str, Timing]:

@@ -9,13 +9,15 @@ averaged parameters and metrics. Before anything is timed, loss and gradient of 
 `x_1`, `t`: "loss differs by" and "gradient differs by" are relative. Sampling: Euler steps of equal number, one network
 call each; ours steps along the angle of the path. Seconds are of one step, the mean over a round, and of one call of
 the sampler; "8 a call" has the updates of an iteration in one compiled program, as `benchmarks.train` does. Ratios are
-ours to theirs, on one thread or two, whichever is faster: below one is faster.
+ours to theirs, on one thread or two, whichever is faster: below one is faster. Ours, too, have rows of "one thread",
+since small operations are not worth a second, and of "two devices", each with half of the states.
 """
 
 from __future__ import annotations
 
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,21 +29,38 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from egmjax.paths import CondOT, GaussianPath
 from egmjax.processes import FlowProcess
+from egmjax.sharding import constrain, state_mesh
 from egmjax.simulators import grid_sampler, time_grid
 from egmjax.training import Examples, Objective, data_source, make_trainer, weighted_objective
 
 from ..data_sets import load_data, rows_to_learn
 from ..records import Record
-from ._harness import BenchOptions, Timing, compile_case, parse, report, time_in_turn
+from ._harness import (
+    BenchOptions,
+    Timing,
+    compile_case,
+    parse,
+    report,
+    rerun_with_devices,
+    time_in_turn,
+)
 
 LEARNING_RATE = 1e-3
 DIM, HIDDEN = 2, 3
 TOLERANCE = 1e-5
 UPDATES = 8  # of an iteration, as in `benchmarks.train`
 THREADS = {"one thread": 1, "two threads": 2}
+DEVICES = 2
+# XLA's own names: of products, of its other library for them, and of all else; a version that does not know one says so
+ONE_THREAD = {
+    "xla_cpu_multi_thread_eigen": False,
+    "xla_cpu_experimental_ynn_fusion_type": "",
+    "xla_disable_hlo_passes": "cpu-parallel-task-assigner",
+}
 
 
 @dataclass(kw_only=True)
@@ -81,16 +100,23 @@ def main(args: Sequence[str] | None = None) -> list[Record]:
         cases: dict[str, Callable[[FlowMatchingOptions], Any]] = {
             step: partial(parts.steps, updates=1),
             many: partial(parts.steps, updates=UPDATES),
+            f"{many}, one thread": partial(parts.steps, updates=UPDATES, flags=ONE_THREAD),
             sampling: parts.sampling,
         }
+        if jax.device_count() >= DEVICES:
+            mesh = state_mesh(jax.devices()[:DEVICES])
+            cases[f"{sampling}, two devices"] = partial(parts.sampling, mesh=mesh)
         wanted = [name for name in (step, sampling) if name.startswith(options.only or "")]
         for name in wanted:
             theirs = [f"{name}, flow_matching, {each}" for each in THREADS]
-            ours = [step, many] if name == step else [sampling]
+            ours = [row for row in cases if row.startswith(name)]
             peers |= dict.fromkeys(ours, theirs)
             timings |= dict.fromkeys((*ours, *theirs), Timing(None))
             for row in ours:
-                runs[row], compiling[row] = cases[row](options)
+                try:
+                    runs[row], compiling[row] = cases[row](options)
+                except jax.errors.JaxRuntimeError as error:
+                    timings[row] = Timing(None, error=f"{type(error).__name__}: {error}")
         try:
             peer = parts.peer()
         except ImportError as error:
@@ -172,8 +198,13 @@ class Parts:
         velocity = jnp.asarray(self.network.apply(params, x, t))
         return (velocity - self.path.velocity(jnp.zeros(DIM), x, t)) * jnp.sqrt(self._variance(t))
 
-    def steps(self, options: FlowMatchingOptions, *, updates: int) -> tuple[Callable[[], Any], float | None]:
-        """What makes the updates of a round, so many a call, and the seconds that its compilation took."""
+    def steps(
+        self, options: FlowMatchingOptions, *, updates: int, flags: dict[str, Any] | None = None
+    ) -> tuple[Callable[[], Any], float | None]:
+        """What makes the updates of a round, so many a call, and the seconds that its compilation took.
+
+        Raises `JaxRuntimeError` for `flags`, compiler options, that are not known here.
+        """
         trainer = make_trainer(
             data_source(self.x1, self.path.space),
             self.objective,
@@ -183,7 +214,7 @@ class Parts:
         )
         state = trainer.init(jax.random.key(1), self.params)
         started = time.perf_counter()
-        step = jax.jit(trainer.step, donate_argnums=0).lower(state).compile()
+        step = jax.jit(trainer.step, donate_argnums=0).lower(state).compile(compiler_options=flags)
         seconds = time.perf_counter() - started
 
         def steps() -> None:
@@ -194,15 +225,20 @@ class Parts:
 
         return steps, seconds
 
-    def sampling(self, options: FlowMatchingOptions) -> tuple[Callable[[], Any], float | None]:
-        """What samples, and the seconds that its compilation took."""
+    def sampling(
+        self, options: FlowMatchingOptions, *, mesh: Mesh | None = None
+    ) -> tuple[Callable[[], Any], float | None]:
+        """What samples, on the devices of a mesh, and the seconds that its compilation took."""
         sampler = grid_sampler(self.process, time_grid(options.num_steps))
 
         def sample(key: jax.Array, params: Any) -> jax.Array:
-            keys = jax.random.split(key, options.num_samples)
+            keys = constrain(jax.random.split(key, options.num_samples), mesh)
             return jax.vmap(lambda k: sampler.sample(k, lambda x, t: self.apply(params, x, t)).x)(keys)
 
-        return compile_case((sample, (jax.random.key(2), self.params)))
+        arguments = (jax.random.key(2), self.params)
+        if mesh is not None:
+            arguments = jax.device_put(arguments, NamedSharding(mesh, PartitionSpec()))
+        return compile_case((sample, arguments))
 
     def peer(self) -> Any:
         """The package's, with the same weights. Raises `ImportError` where it is missing."""
@@ -252,4 +288,5 @@ class Parts:
 
 
 if __name__ == "__main__":
+    rerun_with_devices("flow_matching_peer", DEVICES, sys.argv[1:])
     main()

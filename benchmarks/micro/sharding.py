@@ -9,8 +9,6 @@ in one process, in turn.
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,7 +37,7 @@ from egmjax.training import (
     weighted_objective,
 )
 
-from ._harness import Case, Timing, parse, time_side_by_side
+from ._harness import Case, Timing, parse, rerun_with_devices, time_side_by_side
 
 
 @dataclass(kw_only=True)
@@ -74,12 +72,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Row]:
     """Prints a line for each trainer, and returns them; in a process of its own where devices are missing."""
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parse(ShardingOptions, "sharding", arguments)
-    if jax.device_count() < options.devices:
-        flags = os.environ.get("XLA_FLAGS", "")
-        flags += f" --xla_force_host_platform_device_count={options.devices}"
-        environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-        command = [sys.executable, "-m", "benchmarks.micro.sharding", *arguments]
-        raise SystemExit(subprocess.run(command, env=environment, check=False).returncode)
+    rerun_with_devices("sharding", options.devices, arguments)
     mesh = state_mesh(jax.devices()[: options.devices], proposals=options.proposals)
     rows = {}
     for name, make in {"flow, snis": _flow, "masks, weighted": _masks}.items():

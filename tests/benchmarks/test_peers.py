@@ -67,7 +67,7 @@ def test_a_peer_that_is_missing_is_reported(module, monkeypatch):
     found = module.main([*SMALL[module].split(), "--repeats", "5"])
     ours = [r for r in found if not r.error]
     missing = [r for r in found if r.error]
-    assert len(ours) == {flow_matching_peer: 3, torchebm_peer: 2}[module]
+    assert len(ours) == {flow_matching_peer: 4, torchebm_peer: 2}[module]
     assert all(r.median > 0 and r.ratio is None for r in ours)
     assert missing
     assert all("ModuleNotFoundError" in r.error and r.median is None for r in missing)

@@ -154,9 +154,12 @@ def tempered_series(target, num_chains, num_steps):
 
 
 def test_lj13_draws_by_two_methods_and_the_virial_theorem():
-    """Hamiltonian chains from noise and tempered Langevin chains from the ground state; means, and halves of chains."""
+    """Hamiltonian chains from noise and tempered Langevin chains from the ground state; means, and halves of chains.
+
+    Two of these 256 chains start where the square of the force overflows: without a guard they never move.
+    """
     target = LJ13()
-    x = target.sample(jax.random.key(1), 256 * 8)
+    x = target.sample(jax.random.key(5), 256 * 8)
     assert x.shape == (256 * 8, 36)
     value = virial(target, x)
     assert abs(value.mean() - 36) < SIGMAS * value.std() / np.sqrt(256 * 8)
@@ -164,6 +167,7 @@ def test_lj13_draws_by_two_methods_and_the_virial_theorem():
     drawn = [
         np.asarray(jax.vmap(fn)(x), np.float64) for fn in (target.energy, target.observables["mean_distance"])
     ]
+    assert drawn[0].max() < 20.0
     for values, other in zip(drawn, tempered_series(target, 24, 1_500)):
         chains = summarize_series(values.reshape(8, 256).T)
         tempered = summarize_series(np.asarray(other)[:, 500:])
@@ -178,9 +182,3 @@ def test_lj13_draws_by_two_methods_and_the_virial_theorem():
 def test_lj13_draws_where_chains_mix():
     assert LJ13(0.5).sample(jax.random.key(0), 300).shape == (300, 36)
     assert LJ13(2.0).sample(jax.random.key(0), 10) is None
-
-
-def test_lj13_chains_get_away_from_where_they_start():
-    """Two of these 256 start where the square of the force overflows: without a guard they never move."""
-    target = LJ13()
-    assert jax.vmap(target.energy)(target.sample(jax.random.key(5), 256)).max() < 20.0
