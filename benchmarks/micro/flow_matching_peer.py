@@ -134,7 +134,7 @@ def main(args: Sequence[str] | None = None) -> list[Record]:
         timings[row] = Timing(compiling.get(row), seconds, spent)
     baseline = {}
     for name, rows in peers.items():
-        if not timings[rows[0]].error:
+        if not timings[name].error and not timings[rows[0]].error:
             baseline[name] = min(rows, key=lambda row: timings[row].median)
             cpu = [statistics.median(timings[row].cpu_seconds) for row in (name, baseline[name])]
             others.setdefault(name, {})["CPU ratio"] = cpu[0] / cpu[1]
