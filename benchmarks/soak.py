@@ -117,7 +117,12 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
             raise ValueError(f"longest: must be positive and finite, got {options.longest}")
         refuse_taken(options.out)
         _run_options(options)
-    found = soak(options)
+    # ended by a signal, it ends what it started too
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        found = soak(options)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     if found["num_faults"]:
         raise SystemExit(1)
     return found

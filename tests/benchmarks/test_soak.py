@@ -2,7 +2,10 @@
 
 import itertools
 import json
+import os
+import signal
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -87,6 +90,23 @@ def test_a_run_without_faults(tmp_path, monkeypatch):
 def test_faults_are_found(tmp_path, monkeypatch, capsys, fault, says):
     assert run(tmp_path, monkeypatch, fault)["num_faults"] > 0
     assert says in capsys.readouterr().out
+
+
+def test_nothing_goes_on_when_it_is_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr(soak, "COMMAND", (sys.executable, "-c", "import time; time.sleep(600)"))
+    started, handler = [], signal.getsignal(signal.SIGTERM)
+
+    def end(processes, *_):
+        started.extend(processes)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(600)
+
+    monkeypatch.setattr(soak, "_watch", end)
+    with pytest.raises(SystemExit, match="143"):
+        soak.main(["--out", str(tmp_path / "out"), "--minutes", "1"])
+    assert [process.returncode for process in started] == [-signal.SIGKILL] * len(started)
+    assert started
+    assert signal.getsignal(signal.SIGTERM) == handler
 
 
 def test_growth_of_memory():
