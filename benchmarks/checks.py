@@ -115,8 +115,9 @@ def _check_process(options: RunOptions) -> None:
         raise ValueError(
             "network: particles have velocities and no bins to jump to; jumps need --network mlp"
         )
-    if getattr(options, "schedule", "") == "straight" and getattr(options, "power", 1.0) != 1:
-        raise ValueError(f"power: straight lines have a constant pace, so 1, got {options.power}")  # type: ignore[attr-defined]
+    power = getattr(options, "power", 1.0)
+    if getattr(options, "schedule", "") == "straight" and power != 1:
+        raise ValueError(f"power: straight lines have a constant pace, so 1, got {power}")
     if getattr(options, "detail", None) is not None and "diffusion" not in process:
         raise ValueError("detail: steps of a diffusion have a width, those of no other --process")
     if getattr(options, "energy_gradient", False) and process != "diffusion":

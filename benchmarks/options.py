@@ -250,9 +250,9 @@ _OF_A_NETWORK: dict[str, dict[str, Any]] = {
 def recipe(options: RunOptions) -> dict[str, Any]:
     """Defaults that go with order, process and network among `options`, where these are not those of their kind."""
     if jumps_by_particles(options):
-        return {"network": "mlp", **_of_chains(options)}
+        return {"network": "mlp", **_of_lj13(options)}
     if not isinstance(options, OrderedOptions):
-        return _of_chains(options)
+        return _of_lj13(options)
     if network_of(options) == "lattice":
         return {**{name: getattr(LatticeOptions, name) for name in _OF_LAYERS}, **options.by_lattice}
     if is_coarse_to_fine(options):
@@ -260,7 +260,7 @@ def recipe(options: RunOptions) -> dict[str, Any]:
     return {**options.by_sites, **({"mix": None} if options.objective == "likelihood" else {})}
 
 
-def _of_chains(options: RunOptions) -> dict[str, Any]:
+def _of_lj13(options: RunOptions) -> dict[str, Any]:
     """States of chains have no weights, paired noise is for flows, and straight lines have one pace: whoever asks for
     something else has none of them."""
     if not isinstance(options, Lj13Options):

@@ -288,5 +288,6 @@ class Parts:
 
 
 if __name__ == "__main__":
-    rerun_with_devices("flow_matching_peer", DEVICES, sys.argv[1:])
+    if jax.default_backend() == "cpu":
+        rerun_with_devices("flow_matching_peer", DEVICES, sys.argv[1:])
     main()

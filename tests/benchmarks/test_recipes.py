@@ -96,9 +96,8 @@ def test_muon_takes_steps_of_the_size_of_adams(tmp_path):
     moved = {n: rule.update(gradient, rule.init(params), params)[0] for n, rule in rules.items()}
     rate = train.parse(words)[1].learning_rate
     np.testing.assert_allclose(np.abs(moved["adam"]["bias"]), rate, rtol=1e-3)
-    ratio = (
-        moved["muon"]["bias"] / moved["adam"]["bias"]
-    )  # Nesterov's momentum in the one and not in the other
+    # Nesterov's momentum in the one and not in the other
+    ratio = moved["muon"]["bias"] / moved["adam"]["bias"]
     assert np.ptp(ratio) < 1e-3
     assert 0.5 < ratio[0] < 2.0
     values = np.linalg.svd(moved["muon"]["kernel"], compute_uv=False)
