@@ -182,6 +182,23 @@ def test_masked_target_from_psi_is_the_denoiser(x64):
     np.testing.assert_allclose(jax.vmap(target)(jnp.asarray(MODEL.xt)), MODEL.denoiser, atol=1e-12)
 
 
+@pytest.mark.parametrize(("num_states", "sites"), [(2, 19), (3, 6), (20, 3)])
+def test_masked_target_from_psi_has_every_site(num_states, sites):
+    """However many are evaluated at a time, and however many are left over."""
+    path = MaskedPath(sites=sites, num_states=num_states)
+    table = jax.random.normal(jax.random.key(0), (sites, num_states + 1))
+    shown = jax.random.randint(jax.random.key(1), (2, sites), 0, num_states)
+    xt = jnp.where(jax.random.bernoulli(jax.random.key(2), 0.3, shown.shape), shown, path.mask)
+
+    def target(x):
+        return MaskedProcess(path).target_from_psi(x, 0.5, lambda y: jnp.sum(table[jnp.arange(sites), y]))
+
+    want = np.where(
+        (xt == path.mask)[..., None], jax.nn.softmax(table[:, :-1]), np.eye(num_states + 1)[xt, :-1]
+    )
+    np.testing.assert_allclose(jax.vmap(target)(xt), want, rtol=1e-5)
+
+
 @pytest.mark.parametrize("kind", [FlowProcess, DiffusionProcess])
 def test_gaussian_target_from_psi_is_the_residual(kind, x64):
     path = GaussianPath(Trigonometric(1.5), mean=0.1, scale=1.4, shape=(2,))

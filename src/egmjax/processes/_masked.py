@@ -26,6 +26,8 @@ from ..paths._masked import _log, _nonzero
 from ._base import PredictFn
 from ._jump import JumpProcess
 
+REVEALED_TOGETHER = 16  # evaluations of a learned psi at a time, for each state of a batch
+
 
 @frozen_pytree
 class MaskedProcess(JumpProcess):
@@ -73,15 +75,15 @@ class MaskedProcess(JumpProcess):
     def target_from_psi(
         self, xt: jax.Array, t: Scalar, psi_fn: Callable[[jax.Array], jax.Array]
     ) -> jax.Array:
-        """`P(x_1[i] = y | x_t) ~ exp(psi(x_t[i <- y]))`; costs `sites * S` evaluations of `psi_fn`."""
+        """`P(x_1[i] = y | x_t) ~ exp(psi(x_t[i <- y]))`; costs `sites * S` evaluations of `psi_fn`, 16 at a time."""
+        symbols = jnp.arange(self.path.num_states, dtype=xt.dtype)
 
-        def revealed(site: jax.Array, symbol: jax.Array) -> jax.Array:
-            return psi_fn(xt.at[site].set(symbol.astype(xt.dtype)))
+        def revealed(site: jax.Array) -> jax.Array:
+            return jax.vmap(lambda symbol: psi_fn(xt.at[site].set(symbol)))(symbols)
 
-        over_symbols = jax.vmap(revealed, in_axes=(None, 0))
-        psi = jax.vmap(over_symbols, in_axes=(0, None))(
-            jnp.arange(self.path.sites), jnp.arange(self.path.num_states)
-        )
+        # for a batch of states all sites at once leave the cache
+        together = max(1, REVEALED_TOGETHER // self.path.num_states)
+        psi = jax.lax.map(revealed, jnp.arange(self.path.sites), batch_size=together)
         return jnp.where((xt == self.path.mask)[:, None], jax.nn.softmax(psi), self.target(xt, xt, t))
 
     def sample_endpoint(self, key: jax.Array, prediction: jax.Array, xt: jax.Array, t: Scalar) -> jax.Array:
