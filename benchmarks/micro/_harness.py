@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import math
 import os
 import re
 import statistics
@@ -23,6 +24,7 @@ from ..records import Record, append, circumstances, table
 
 MIN_REPEATS = 5
 PAUSE = 0.02  # seconds, in which threads of the case before that spin for more work fall asleep
+ROUND = 0.1  # seconds: the first hundredths after a pause are half as fast, which work that goes on does not notice
 Case = tuple[Callable[..., Any], Sequence[Any]]  # a function to be jitted, and its arguments
 
 
@@ -31,7 +33,7 @@ class BenchOptions:
     """Options of every measurement of speed."""
 
     repeats: int = 15
-    """Rounds; in each of them every case is run once."""
+    """Rounds; in each of them every case is run, for a tenth of a second or once."""
     record: Path | None = None
     """Append a line of JSON for each case to this file."""
     peak: str = ""
@@ -113,21 +115,29 @@ def compile_case(case: Case) -> tuple[Callable[[], Any], float]:
 
 
 def time_in_turn(runs: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, Timing]:
-    """Times each, round after round, so that what else the machine does falls on all alike; a first round is lost.
+    """Times each, round after round, so that what else the machine does falls on all alike.
 
-    Raises `ValueError` for fewer than five rounds.
+    In its round each is called until a tenth of a second is over, by what it takes after a first call, and the mean is
+    kept. Raises `ValueError` for fewer than five rounds.
     """
     check_repeats(repeats)
-    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
-    for _ in range(repeats + 1):
-        for name, run in runs.items():
-            time.sleep(PAUSE)
-            started = time.perf_counter(), time.process_time()
+
+    def timed(run: Callable[[], Any], num: int) -> tuple[float, float]:
+        time.sleep(PAUSE)
+        started = time.perf_counter(), time.process_time()
+        for _ in range(num):
             run()
-            taken[name].append((time.perf_counter() - started[0], time.process_time() - started[1]))
+        wall, cpu = time.perf_counter() - started[0], time.process_time() - started[1]
+        return wall / num, cpu / num
+
+    nums = {}
+    for name, run in runs.items():
+        run()
+        nums[name] = max(1, math.ceil(ROUND / timed(run, 1)[0]))
+    rounds = [{name: timed(run, nums[name]) for name, run in runs.items()} for _ in range(repeats)]
     return {
-        name: Timing(None, tuple(wall for wall, _ in rounds[1:]), tuple(cpu for _, cpu in rounds[1:]))
-        for name, rounds in taken.items()
+        name: Timing(None, *zip(*(each[name] for each in rounds)))  # type: ignore[arg-type]
+        for name in runs
     }
 
 

@@ -7,11 +7,10 @@ without them their rows say so. Both train a perceptron of the same layers, weig
 straight paths to the checkerboard, by Adam, the batch drawn from the same rows; ours is the trainer as it is, with its
 averaged parameters and metrics. Before anything is timed, loss and gradient of both are compared on the same `x_0`,
 `x_1`, `t`: "loss differs by" and "gradient differs by" are relative. Sampling: Euler steps of equal number, one network
-call each; ours steps along the angle of the path. Seconds are of one step and of one call of the sampler, means over a
-round of a tenth of a second or more: the first hundredths after a pause are slow, which a training does not notice. "8
-a call" has the updates of an iteration in one compiled program, as `benchmarks.train` does. Ratios are ours to theirs,
-on one thread or two, whichever is faster: below one is faster. Ours, too, have rows of "one thread", since small
-operations are not worth a second, and of "two devices", each with half of the states.
+call each; ours steps along the angle of the path. Seconds are of one step and of one call of the sampler; "8 a call"
+has the updates of an iteration in one compiled program, as `benchmarks.train` does. Ratios are ours to theirs, on one
+thread or two, whichever is faster: below one is faster. Ours, too, have rows of "one thread", since small operations
+are not worth a second, and of "two devices", each with half of the states.
 """
 
 from __future__ import annotations
@@ -69,7 +68,7 @@ class FlowMatchingOptions(BenchOptions):
     """Options of the measurement."""
 
     repeats: int = 7
-    """Rounds; in each of them every case is run once."""
+    """Rounds; in each of them every case is run, for a tenth of a second or once."""
     widths: tuple[int, ...] = (128, 1024)
     """Widths of the networks, each of three hidden layers."""
     num_states: int = 256
@@ -90,7 +89,6 @@ def main(args: Sequence[str] | None = None) -> list[Record]:
     timings: dict[str, Timing] = {}
     others: dict[str, dict[str, float]] = {}
     peers: dict[str, list[str]] = {}
-    counts: dict[str, int] = {}
     data = np.asarray(rows_to_learn(load_data("checkerboard")), np.float32)
     for width in options.widths:
         parts = Parts(width, data)
@@ -109,8 +107,6 @@ def main(args: Sequence[str] | None = None) -> list[Record]:
         for name in wanted:
             theirs = [f"{name}, flow_matching, {each}" for each in THREADS]
             ours = [row for row in cases if row.startswith(name)]
-            num = parts.steps_a_round if name == step else parts.samplings_a_round
-            counts |= dict.fromkeys((*ours, *theirs), num)
             peers |= dict.fromkeys(ours, theirs)
             timings |= dict.fromkeys((*ours, *theirs), Timing(None))
             for row in ours:
@@ -126,17 +122,12 @@ def main(args: Sequence[str] | None = None) -> list[Record]:
             continue
         others |= {step: parts.differences(peer, options.num_states)} if step in wanted else {}
         for name in wanted:
-            once: Callable[[], Any] = (
-                partial(peer.step, options.num_states)
-                if name == step
-                else partial(peer.sample, options.num_samples, options.num_steps)
-            )
-            for row, num_threads in zip(peers[name], THREADS.values()):
-                runs[row] = partial(peer.with_threads, num_threads, partial(_repeat, once, counts[row]))
+            what = partial(_steps if name == step else _samples, peer, options)
+            for row, num in zip(peers[name], THREADS.values()):
+                runs[row] = partial(peer.with_threads, num, what)
     for row, timing in time_in_turn(runs, options.repeats).items():
-        seconds, spent = (
-            tuple(s / counts[row] for s in times) for times in (timing.seconds, timing.cpu_seconds)
-        )
+        share = 1.0 / UPDATES if row.startswith("training") else 1.0
+        seconds, spent = (tuple(share * s for s in times) for times in (timing.seconds, timing.cpu_seconds))
         timings[row] = Timing(compiling.get(row), seconds, spent)
     baseline = {}
     for name, rows in peers.items():
@@ -158,9 +149,13 @@ def main(args: Sequence[str] | None = None) -> list[Record]:
     )
 
 
-def _repeat(run: Callable[[], Any], num: int) -> None:
-    for _ in range(num):
-        run()
+def _steps(peer: Any, options: FlowMatchingOptions) -> None:
+    for _ in range(UPDATES):
+        peer.step(options.num_states)
+
+
+def _samples(peer: Any, options: FlowMatchingOptions) -> None:
+    peer.sample(options.num_samples, options.num_steps)
 
 
 class VelocityMLP(nn.Module):
@@ -177,7 +172,7 @@ class VelocityMLP(nn.Module):
 
 
 class Parts:
-    """Path, process, network, objective, and how many steps and samplings make a round.
+    """Path, process, network and objective.
 
     The network predicts the velocity `u`, the process asks for the residual `eta`, in which `u` is affine with a slope
     of `1 / sqrt(V)`, `V = t^2 + (1 - t)^2`. So `|u - (x_1 - x_0)|^2` is the process's squared error over `V`.
@@ -185,9 +180,6 @@ class Parts:
 
     def __init__(self, width: int, x1: np.ndarray) -> None:
         self.x1 = x1
-        # work grows as the square of the width: 128 steps of width 128 take a tenth of a second, 8 of 1024 three
-        self.samplings_a_round = max(1, 512 // width)
-        self.steps_a_round = UPDATES * self.samplings_a_round**2
         self.path = GaussianPath(CondOT(), shape=(DIM,))
         self.process = FlowProcess(self.path, stepper="euler")
         self.network = VelocityMLP(width)
@@ -205,7 +197,7 @@ class Parts:
     def steps(
         self, options: FlowMatchingOptions, *, updates: int, flags: dict[str, Any] | None = None
     ) -> tuple[Callable[[], Any], float | None]:
-        """What makes the updates of a round, so many a call, and the seconds that its compilation took.
+        """What makes the updates of an iteration, so many a call, and the seconds that its compilation took.
 
         Raises `JaxRuntimeError` for `flags`, compiler options, that are not known here.
         """
@@ -223,7 +215,7 @@ class Parts:
 
         def steps() -> None:
             nonlocal state
-            for _ in range(self.steps_a_round // updates):
+            for _ in range(UPDATES // updates):
                 state, metrics = step(state)
                 float(metrics["loss"])
 
@@ -242,8 +234,7 @@ class Parts:
         arguments = (jax.random.key(2), self.params)
         if mesh is not None:
             arguments = jax.device_put(arguments, NamedSharding(mesh, PartitionSpec()))
-        run, seconds = compile_case((sample, arguments))
-        return partial(_repeat, run, self.samplings_a_round), seconds
+        return compile_case((sample, arguments))
 
     def peer(self) -> Any:
         """The package's, with the same weights. Raises `ImportError` where it is missing."""

@@ -31,7 +31,7 @@ class StepperOptions(BenchOptions):
     """Options of the measurement."""
 
     repeats: int = 7
-    """Rounds; in each of them every case is run once."""
+    """Rounds; in each of them every case is run, for a tenth of a second or once."""
     num_samples: int = 2_000
     """States sampled at once."""
     num_steps: int = 100

@@ -35,7 +35,7 @@ class TrainStepOptions(PublishedOptions):
     """Options of the measurement."""
 
     repeats: int = 15
-    """Rounds; in each of them every case is run once."""
+    """Rounds; in each of them every case is run, for a tenth of a second or once."""
     lengths: tuple[int, ...] = (5, 8, 12, 16, 24)
     """Sides of the tori of the second table."""
 

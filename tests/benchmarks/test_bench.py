@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+import types
 from pathlib import Path
 
 import jax
@@ -14,6 +15,11 @@ from benchmarks import bench, commands, compare
 from benchmarks.micro import _harness, buffer, published
 from benchmarks.records import Record, append, newest_run, read, table, write_tables
 from tests.benchmarks.commands import arguments, command, refused
+
+
+@pytest.fixture(autouse=True)
+def _short_rounds(monkeypatch):
+    monkeypatch.setattr(_harness, "ROUND", 0.0)
 
 
 def record(**changes):
@@ -124,11 +130,24 @@ def test_what_cannot_be_compared_is_refused(tmp_path, capsys):
     assert "only" in refused(bench.main, ["--only", "nothing"], capsys)
 
 
-def test_ratios_are_of_rounds_measured_in_turn():
-    calls = []
-    timings = _harness.time_in_turn({name: lambda n=name: calls.append(n) for name in "ab"}, 5)
-    assert calls == ["a", "b"] * 6
-    assert len(timings["a"].seconds) == 5
+def test_ratios_are_of_rounds_measured_in_turn(monkeypatch):
+    """Short runs as often as fill a round, by what they take after a first call, which is slow."""
+    calls, now = [], [0.0]
+    clock = types.SimpleNamespace(
+        sleep=lambda s: None, perf_counter=lambda: now[0], process_time=lambda: 2.0 * now[0]
+    )
+    monkeypatch.setattr(_harness, "time", clock)
+    monkeypatch.setattr(_harness, "ROUND", 0.1)
+
+    def run(name, seconds):
+        now[0] += seconds if name in calls else 9.0
+        calls.append(name)
+
+    timings = _harness.time_in_turn({"a": lambda: run("a", 0.03), "b": lambda: run("b", 0.2)}, 5)
+    assert "".join(calls) == "aabb" + "aaaab" * 5
+    for name, seconds in {"a": 0.03, "b": 0.2}.items():
+        np.testing.assert_allclose(timings[name].seconds, [seconds] * 5)
+        np.testing.assert_allclose(timings[name].cpu_seconds, [2.0 * seconds] * 5)
     slow, fast = _harness.Timing(None, (2.0, 30.0, 4.0)), _harness.Timing(None, (1.0, 10.0, 2.0))
     assert slow.ratio(fast) == 2.0
     with pytest.raises(ValueError, match="repeats"):

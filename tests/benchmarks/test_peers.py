@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import rival_rates, rivals
-from benchmarks.micro import flow_matching_peer, torchebm_peer
+from benchmarks.micro import _harness, flow_matching_peer, torchebm_peer
 from tests.benchmarks.commands import refused
 
 DATA = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
@@ -55,7 +55,7 @@ def test_torchebm_has_the_same_energy_and_law():
 
 
 SMALL = {
-    flow_matching_peer: "--widths 8 --num-states 8 --num-samples 4 --num-steps 2 --calls-a-round 1",
+    flow_matching_peer: "--widths 8 --num-states 8 --num-samples 4 --num-steps 2",
     torchebm_peer: "--num-chains 4 --num-steps 2 --dim 2",
 }
 
@@ -64,6 +64,7 @@ SMALL = {
 def test_a_peer_that_is_missing_is_reported(module, monkeypatch):
     for name in ("torch_flow", "torch_langevin"):
         monkeypatch.setitem(sys.modules, f"benchmarks.peers.{name}", None)
+    monkeypatch.setattr(_harness, "ROUND", 0.0)
     monkeypatch.setattr(flow_matching_peer, "ONE_THREAD", {"xla_of_another_version": True})
     found = module.main([*SMALL[module].split(), "--repeats", "5"])
     ours = [r for r in found if not r.error]
