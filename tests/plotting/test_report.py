@@ -116,6 +116,16 @@ def test_degenerate_reports(value):
     assert "no loss in history" in texts(figure)
 
 
+def test_acceptance_of_chains_where_there_is_no_ess():
+    rows = [{"step": i, "loss": 1.0, "acceptance": 0.5 + 0.1 * i} for i in range(4)]
+    line = report(history=rows).axes[4].lines[0]
+    np.testing.assert_allclose(line.get_ydata(), [0.5, 0.6, 0.7, 0.8])
+    assert "acceptance" in line.get_label()
+    line = report(history=[{**row, "ess_fraction": 0.25} for row in rows]).axes[4].lines[0]
+    np.testing.assert_allclose(line.get_ydata(), 0.25)
+    assert "acceptance" not in line.get_label()
+
+
 def test_history_with_holes():
     history = [{}, {"loss": np.nan, "step": 1}, {"loss": 2.0, "energy_evaluations": 10}, {"loss": None}]
     report(history=history).draw_without_rendering()

@@ -43,11 +43,14 @@ def draw_loss(axis: Any, history: Sequence[Mapping[str, Any]]) -> None:
 
 
 def draw_ess(axis: Any, history: Sequence[Mapping[str, Any]], final: float) -> None:
-    """ESS fraction over training, and that of the samples in this report."""
-    x, y, label = _series(history, "ess_fraction")
+    """ESS fraction over training, or the acceptance of chains it learned from, and the ESS of these samples."""
+    name, what = "ess_fraction", "during training"
+    if not any(name in row for row in history):
+        name, what = "acceptance", "acceptance of chains"
+    x, y, label = _series(history, name)
     if y.size:
         marker = "o" if y.size <= 40 else ""
-        axis.plot(x, y, color=COLORS["weighted"], lw=1.6, marker=marker, ms=3.5, label="during training")
+        axis.plot(x, y, color=COLORS["weighted"], lw=1.6, marker=marker, ms=3.5, label=what)
     axis.axhline(final, color=COLORS["raw"], lw=1.4, ls="--", label=f"these samples: {final:.3f}")
     _label_progress(axis, label)
     axis.set(ylabel="ESS / n", ylim=(-0.02, 1.16), title="effective sample size")

@@ -40,9 +40,10 @@ def plot_report(
     `energy_law = (values [m], probabilities [m])` is the exact law of the energy, else `reference_energies
     [k]` is an exact sample of it. `observables` maps a name to `(values [n], reference [k] or None)`; the
     first is drawn, and a reference may be a law `(values, probabilities)` as well. `history` holds one
-    mapping for each logged step, with any of `step, energy_evaluations, loss, ess_fraction, seconds, objective`, the
-    last where several take turns, whose losses are then drawn apart. `log_z`
-    is subtracted from the log-weights, by default their own estimate; `exact_log_z` is printed beside it.
+    mapping for each logged step, with any of `step, energy_evaluations, loss, ess_fraction, acceptance, seconds,
+    objective`: acceptance of chains is drawn where there is no ESS, and objectives that take turns have their losses
+    drawn apart. `log_z` is subtracted from the log-weights, by default their own estimate; `exact_log_z` is printed
+    beside it.
 
     The figure belongs to no window: save it with `figure.savefig(path)`. Raises `ValueError` where
     `energies`, `log_weight`, `states` or the drawn observable differ in length or are empty.
