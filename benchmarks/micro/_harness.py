@@ -24,7 +24,7 @@ from ..records import Record, append, circumstances, table
 
 MIN_REPEATS = 5
 PAUSE = 0.02  # seconds, in which threads of the case before that spin for more work fall asleep
-ROUND = 0.1  # seconds: the first hundredths after a pause are half as fast, which work that goes on does not notice
+ROUND = 0.1  # seconds: the first hundredths after a pause are slower, which work that goes on does not notice
 Case = tuple[Callable[..., Any], Sequence[Any]]  # a function to be jitted, and its arguments
 
 
@@ -134,10 +134,13 @@ def time_in_turn(runs: Mapping[str, Callable[[], Any]], repeats: int) -> dict[st
     for name, run in runs.items():
         run()
         nums[name] = max(1, math.ceil(ROUND / timed(run, 1)[0]))
-    rounds = [{name: timed(run, nums[name]) for name, run in runs.items()} for _ in range(repeats)]
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
+    for _ in range(repeats):
+        for name, run in runs.items():
+            taken[name].append(timed(run, nums[name]))
     return {
-        name: Timing(None, *zip(*(each[name] for each in rounds)))  # type: ignore[arg-type]
-        for name in runs
+        name: Timing(None, tuple(wall for wall, _ in rounds), tuple(cpu for _, cpu in rounds))
+        for name, rounds in taken.items()
     }
 
 

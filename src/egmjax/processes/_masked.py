@@ -26,7 +26,7 @@ from ..paths._masked import _log, _nonzero
 from ._base import PredictFn
 from ._jump import JumpProcess
 
-REVEALED_TOGETHER = 16  # evaluations of a learned psi at a time, for each state of a batch
+REVEALED_TOGETHER = 16  # evaluations of psi, for each state of a batch; at least those of one site
 
 
 @frozen_pytree
